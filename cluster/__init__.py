@@ -1,0 +1,1 @@
+"""Where it runs: settings, local servers, job submission."""

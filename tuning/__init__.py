@@ -1,0 +1,1 @@
+"""Searches: spec, study, early stopping, one trial's life, checkpoints, MLflow, promotion."""
