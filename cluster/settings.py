@@ -1,0 +1,180 @@
+"""Where everything is: the one reader of the environment and of the settings file.
+
+Environment variables (``HOPETUNE_STUDY_URL`` …) win over the one settings file, which is
+``$HOPETUNE_SETTINGS`` where that is set and ``<state_dir>/settings.toml`` otherwise. For the local
+servers ``hopetune up`` writes that file; for existing servers a person writes it. It is flat TOML,
+one line a field of :class:`Settings`.
+"""
+
+import difflib
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from usererror import UserError
+
+ENV_PREFIX = "HOPETUNE_"
+SETTINGS_VARIABLE = "HOPETUNE_SETTINGS"
+STATE_DIR_VARIABLE = "HOPETUNE_STATE_DIR"
+SETTINGS_FILE_NAME = "settings.toml"
+DEFAULT_STATE_DIR = Path("~/.hopetune")
+
+
+class Settings(BaseSettings):
+    """Addresses and credentials of the servers that searches use; secrets never show in repr."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    state_dir: Path = Field(default=DEFAULT_STATE_DIR, validate_default=True)
+    study_url: SecretStr | None = None
+    """SQLAlchemy URL of the Optuna storage, e.g. ``postgresql+psycopg://…``; holds a password."""
+    mlflow_uri: str | None = None
+    mlflow_artifact_root: str | None = None
+    """The ``s3://`` place where the MLflow server keeps artifacts."""
+    mlflow_username: str | None = None
+    mlflow_password: SecretStr | None = None
+    s3_endpoint: str | None = None
+    s3_bucket: str = "hopetune"
+    s3_credentials_file: Path | None = None
+    """An AWS shared credentials file; its profile ``default`` is used."""
+    ray_address: str | None = None
+    """``host:port`` of the cluster's GCS."""
+    ray_jobs_address: str | None = None
+    """``http://host:port`` of the Ray dashboard, which takes jobs."""
+    ray_token_file: Path | None = None
+
+    @field_validator("state_dir", "s3_credentials_file", "ray_token_file")
+    @classmethod
+    def _expand_home(cls, path: Path | None) -> Path | None:
+        return None if path is None else path.expanduser().absolute()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 (the signature is pydantic's)
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # The file's values arrive through __init__, so the environment has to come first.
+        return env_settings, init_settings
+
+    def require(self, name: str) -> str:
+        """The value of a field as text (secrets in clear).
+
+        Raises:
+            UserError: the field is not set; says how to set it.
+        """
+        value = getattr(self, name)
+        if value is None:
+            raise UserError(
+                f"settings.{name}",
+                "not set",
+                remedy=f"start the local servers with `hopetune up`, or set {env_name(name)}",
+            )
+        return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+
+    def client_environment(self) -> dict[str, str]:
+        """What Ray, boto3 and MLflow read from a client's environment; paths, never secrets."""
+        found = {
+            "RAY_AUTH_MODE": "token" if self.ray_token_file else None,
+            "RAY_AUTH_TOKEN_PATH": self.ray_token_file,
+            "AWS_SHARED_CREDENTIALS_FILE": self.s3_credentials_file,
+            "AWS_ENDPOINT_URL_S3": self.s3_endpoint,
+            "MLFLOW_S3_ENDPOINT_URL": self.s3_endpoint,
+            "MLFLOW_TRACKING_URI": self.mlflow_uri,
+        }
+        return {name: str(value) for name, value in found.items() if value is not None}
+
+
+def env_name(field: str) -> str:
+    """The environment variable that sets a field."""
+    return ENV_PREFIX + field.upper()
+
+
+def settings_file(state_dir: Path | None = None) -> Path:
+    """The settings file that applies; an explicit ``state_dir`` wins over the environment."""
+    if state_dir is None and (named := os.environ.get(SETTINGS_VARIABLE)):
+        return Path(named).expanduser().absolute()
+    folder = state_dir or Path(os.environ.get(STATE_DIR_VARIABLE) or DEFAULT_STATE_DIR)
+    return folder.expanduser().absolute() / SETTINGS_FILE_NAME
+
+
+def load_settings(state_dir: Path | None = None) -> Settings:
+    """Settings from the environment and from the one settings file.
+
+    Raises:
+        UserError: the file named by ``$HOPETUNE_SETTINGS`` is absent, or a file or variable holds
+            what cannot be read.
+    """
+    path = settings_file(state_dir)
+    values = read_settings_file(path)
+    if not values and state_dir is None and os.environ.get(SETTINGS_VARIABLE):
+        raise UserError(str(path), "no settings file", rule=f"${SETTINGS_VARIABLE} names it")
+    if state_dir is not None:
+        values["state_dir"] = str(state_dir)
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise _field_error(error, path) from error
+
+
+def read_settings_file(path: Path) -> dict[str, Any]:
+    """The fields that a settings file sets; empty where there is no file.
+
+    Raises:
+        UserError: unreadable, not TOML, or an unknown field.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(str(path), "cannot be read", got=str(error)) from error
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(
+            str(path),
+            f"not a settings file ({error})",
+            rule="flat TOML",
+            remedy="correct it, or delete it and run `hopetune up` again",
+        ) from error
+    legal = list(Settings.model_fields)
+    for name in values:
+        if name not in legal:
+            close = difflib.get_close_matches(name, legal, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise UserError(
+                f"{path}: {name}", f"unknown field{hint}", rule=f"legal: {', '.join(legal)}"
+            )
+    return values
+
+
+def to_toml(settings: Settings) -> str:
+    """The text of a settings file, secrets in clear: write it with mode 600."""
+    lines = ["# Written by `hopetune up`: holds passwords, keep it private."]
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if value is not None:
+            # A TOML basic string is a JSON string, as long as nothing becomes a surrogate pair.
+            lines.append(f"{name} = {json.dumps(settings.require(name), ensure_ascii=False)}")
+    return "\n".join(lines) + "\n"
+
+
+def _field_error(error: ValidationError, path: Path) -> UserError:
+    first = error.errors(include_input=False)[0]
+    field = str(first["loc"][0]) if first["loc"] else "settings"
+    variable = next((v for v in os.environ if v.upper() == env_name(field)), None)
+    where = f"${variable}" if variable else f"{path}: {field}"
+    return UserError(where, str(first["msg"]))
