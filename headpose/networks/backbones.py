@@ -1,0 +1,140 @@
+"""The bodies of head-pose networks: image classifiers without their last layer.
+
+Letters: N images, C features.
+"""
+
+import difflib
+import importlib.util
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torchvision import models
+
+from headpose.networks.imagenet import imagenet_state
+from headpose.networks.state_dicts import load_strictly
+from usererror import UserError
+
+#: The architectures of the head-pose papers that this project follows; any other classifier of
+#: torchvision goes by its name there. Inception v4 comes from timm, an optional extra.
+BACKBONES = (
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "squeezenet1_0",
+    "squeezenet1_1",
+    "mobilenet_v2",
+    "inception_v4",
+)
+
+_FROM_TIMM = frozenset({"inception_v4"})
+
+# These two have side outputs, which would make forward() return tuples while training. Their
+# published weights expect inputs normalised to ±1, which transform_input derives from ImageNet
+# normalisation. Saying init_weights keeps torchvision from warning that its default will change.
+_WITH_SIDE_OUTPUTS = frozenset({"googlenet", "inception_v3"})
+_SIDE_OUTPUT_SETTINGS = {"aux_logits": False, "transform_input": True, "init_weights": True}
+
+_NORMALISATIONS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """A classifier without its last layer.
+
+    Args:
+        module: images (N, 3, H, W) to features (N, C), or (N, C, H', W') if ``spatial``.
+        features: C.
+        spatial: the features are maps, to be pooled by the heads (SqueezeNet).
+        stem: names, within ``module``, of the first convolution and of the normalisation after it.
+    """
+
+    module: nn.Module
+    features: int
+    spatial: bool
+    stem: tuple[str, ...]
+
+
+def legal_backbones() -> tuple[str, ...]:
+    """All names that :func:`make_trunk` knows, sorted."""
+    return tuple(sorted({*models.list_models(module=models), *BACKBONES}))
+
+
+def check_backbone(name: str, where: str = "backbone") -> None:
+    """Refuse what is no backbone, or cannot be built here.
+
+    Args:
+        where: the field to blame, for instance ``TrainConfig.backbone``.
+
+    Raises:
+        UserError: an unknown name (close ones are suggested), or timm is needed and absent.
+    """
+    legal = legal_backbones()
+    if name not in legal:
+        close = difflib.get_close_matches(name.lower(), legal, n=3)
+        raise UserError(
+            where,
+            "unknown backbone",
+            got=name,
+            rule=f"did you mean {' or '.join(repr(match) for match in close)}?" if close else None,
+            remedy=f"use one of {', '.join(BACKBONES)}, or any classifier of torchvision",
+        )
+    if name in _FROM_TIMM and importlib.util.find_spec("timm") is None:
+        raise UserError(
+            where, f"{name} needs the optional package timm", remedy="pip install 'hopetune[timm]'"
+        )
+
+
+def make_trunk(name: str, imagenet: str | None = None) -> Trunk:
+    """Build a backbone without its last layer.
+
+    Args:
+        name: one of :func:`legal_backbones`.
+        imagenet: None for random weights, ``download``, a file or a folder:
+            see :func:`headpose.networks.imagenet.imagenet_state`.
+
+    Raises:
+        UserError: as :func:`check_backbone`, or the ImageNet weights are absent or do not fit.
+    """
+    check_backbone(name)
+    classifier = _classifier(name)
+    if imagenet is not None:
+        where = f"ImageNet weights of {name} from {imagenet}"
+        load_strictly(classifier, imagenet_state(name, imagenet), where)
+    if name.startswith("squeezenet"):  # its last layer is a convolution, pooled afterwards
+        module: nn.Module = classifier.features
+        return Trunk(module, features=512, spatial=True, stem=_stem(module))
+    last_name, last = [
+        (path, part) for path, part in classifier.named_modules() if isinstance(part, nn.Linear)
+    ][-1]
+    classifier.set_submodule(last_name, nn.Identity())
+    return Trunk(classifier, features=last.in_features, spatial=False, stem=_stem(classifier))
+
+
+def _classifier(name: str) -> Any:
+    if name in _FROM_TIMM:
+        import timm  # noqa: PLC0415  (an optional extra)
+
+        return timm.create_model(name, pretrained=False)
+    settings = _SIDE_OUTPUT_SETTINGS if name in _WITH_SIDE_OUTPUTS else {}
+    return models.get_model(name, weights=None, **settings)
+
+
+def _stem(module: nn.Module) -> tuple[str, ...]:
+    """The first convolution and, if it follows at once, its normalisation.
+
+    Registration order is execution order at the entrance of every classifier in torchvision.
+    """
+    with_parameters = [
+        (name, part)
+        for name, part in module.named_modules()
+        if next(part.parameters(recurse=False), None) is not None
+    ]
+    first = next(i for i, (_, part) in enumerate(with_parameters) if isinstance(part, nn.Conv2d))
+    following = with_parameters[first + 1 : first + 2]
+    return (
+        with_parameters[first][0],
+        *(name for name, part in following if isinstance(part, _NORMALISATIONS)),
+    )

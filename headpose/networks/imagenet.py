@@ -1,0 +1,92 @@
+"""ImageNet weights of a backbone, from a configured place; never silently absent."""
+
+import re
+from pathlib import Path
+from urllib.error import URLError
+
+from torch import Tensor
+from torchvision import models
+
+from headpose.networks.state_dicts import read_state_dict
+from usererror import UserError
+
+#: The word that stands for "fetch the published weights" wherever a path could stand.
+DOWNLOAD = "download"
+
+_SUFFIXES = (".safetensors", ".pth", ".pt")
+
+# Training-time side outputs of GoogLeNet and Inception v3, which a head-pose network does not have.
+_AUXILIARY = re.compile(r"^(aux1|aux2|AuxLogits)\.")
+
+# torchvision's DenseNet files still hold the names of its first release ("norm.1" for "norm1").
+_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)")
+
+
+def imagenet_state(backbone: str, source: str) -> dict[str, Tensor]:
+    """The ImageNet state dictionary of a backbone, with today's key names.
+
+    Args:
+        backbone: a legal backbone name.
+        source: ``download`` (torchvision's or timm's published weights; the first published ones
+            where there are several, as the head-pose papers used), a file, or a folder that holds
+            ``<backbone>.safetensors``, ``.pth`` or ``.pt``, with or without torchvision's hash
+            (``resnet18-f37072fd.pth``).
+
+    Raises:
+        UserError: the weights cannot be had from there.
+    """
+    if source == DOWNLOAD:
+        state = _downloaded(backbone)
+    else:
+        state = read_state_dict(_file_of(backbone, Path(source)))
+    return {
+        _OLD_DENSENET.sub(r"\1\2", key): value
+        for key, value in state.items()
+        if not _AUXILIARY.match(key)
+    }
+
+
+def _file_of(backbone: str, place: Path) -> Path:
+    """The file itself, or the one file of this backbone in a folder."""
+    if not place.is_dir():
+        return place
+    named = re.compile(rf"{re.escape(backbone)}(-[0-9a-f]+)?")
+    found = sorted(
+        file
+        for file in place.iterdir()
+        if file.suffix in _SUFFIXES and named.fullmatch(file.stem) and file.is_file()
+    )
+    if len(found) != 1:
+        raise UserError(
+            str(place),
+            f"not exactly one file of ImageNet weights for {backbone}",
+            got=", ".join(file.name for file in found) or "none",
+            rule=f"one of {', '.join(backbone + suffix for suffix in _SUFFIXES)}",
+            remedy="put the file there, or train from scratch without 'imagenet'",
+        )
+    return found[0]
+
+
+def _downloaded(backbone: str) -> dict[str, Tensor]:
+    try:
+        if backbone == "inception_v4":
+            return _timm_state(backbone)
+        published = next(iter(models.get_model_weights(backbone)))
+        state: dict[str, Tensor] = published.get_state_dict(
+            progress=False, check_hash=True, weights_only=True
+        )
+    except (URLError, OSError, RuntimeError) as error:
+        raise UserError(
+            f"imagenet = {DOWNLOAD}",
+            f"the ImageNet weights of {backbone} could not be fetched",
+            got=str(error)[:200],
+            remedy="name a file or folder that holds them, or train from scratch",
+        ) from error
+    return state
+
+
+def _timm_state(backbone: str) -> dict[str, Tensor]:
+    import timm  # noqa: PLC0415  (an optional extra; backbones.py has told the user if absent)
+
+    state: dict[str, Tensor] = timm.create_model(backbone, pretrained=True).state_dict()
+    return state
