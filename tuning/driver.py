@@ -1,0 +1,179 @@
+"""The driver of a search: asks the study, lets Ray Tune place the trials, writes down what happens.
+
+It holds no state that the study does not hold: kill it at any moment, start it again under the same
+name, and it goes on.
+
+    python -m tuning.driver quickstart.yaml --name quickstart-1122-0641
+"""
+
+import argparse
+import logging
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from cluster.settings import Settings, load_settings
+from tuning import ray_tune
+from tuning.budget import Usage, ended_by
+from tuning.datasets import fingerprint_of
+from tuning.exits import FATES, ExitReason
+from tuning.mlflow_client import MlflowRuns
+from tuning.objects import Objects
+from tuning.progress import ProgressLines
+from tuning.projection import Projection
+from tuning.records import EpochRecord, SearchRecord
+from tuning.spec import SearchSpec, load_spec
+from tuning.spec import Settings as Parameters
+from tuning.stopping import is_diverged, should_stop
+from tuning.study import Storage, Study, now_ms
+from usererror import UserError
+
+POLL_S = 1.0
+"""How often the wish to stop and the budget are looked at; untuned."""
+
+
+class Driver:
+    """Decides from the study, and is its only writer; Ray Tune's events come in here."""
+
+    def __init__(self, study: Study, progress: ProgressLines) -> None:
+        self._study = study
+        self._spec = study.spec
+        self._progress = progress
+        self._adopted = study.adopt()
+        self._end: str | None = None
+        self._polled_s = 0.0
+
+    @property
+    def ended_by(self) -> str:
+        return self._end or "all trials done"
+
+    def next_trial(self) -> tuple[int, Parameters] | None:
+        """First what a dead driver left running, then new proposals while the budget lasts."""
+        if self._adopted:
+            number, parameters = self._adopted.pop(0)
+            self._progress.line(f"trial {number} goes on")
+            return number, parameters
+        started = self._study.record().count("RUNNING", "COMPLETE", "PRUNED", "FAIL")
+        if self._end or started >= self._spec.budget.trials:
+            return None
+        number, parameters = self._study.ask()
+        self._progress.started(number, parameters)
+        return number, parameters
+
+    def on_epoch(self, number: int, record: EpochRecord, node: str) -> bool:
+        """Keeps the epoch, then lets divergence, the plan and the early-stopping rule speak."""
+        if record.epoch == 1:
+            self._study.record_node(number, node)
+        self._study.record_epoch(number, record)
+        search = self._study.record()
+        trial = search.trials[number]
+        self._progress.epoch(search, trial, record)
+        if is_diverged(record.metrics["val_mae"]):
+            self.on_end(number, ExitReason.DIVERGED, f"in epoch {record.epoch}")
+            return False
+        last = self._spec.budget.epochs
+        if record.epoch >= last:
+            self.on_end(number, ExitReason.COMPLETED, None)
+            return False
+        others = [t.curve for t in search.trials if t.number != number]
+        curve = {epoch: v for epoch, v in trial.curve.items() if epoch <= record.epoch}
+        if should_stop(self._spec.stopping, curve, others, last):
+            detail = f"after epoch {record.epoch} of {last} by rule {self._spec.stopping.rule!r}"
+            self.on_end(number, ExitReason.STOPPED_EARLY, detail)
+            return False
+        return True
+
+    def on_end(self, number: int, reason: ExitReason, detail: str | None) -> None:
+        self._study.finish(number, reason, detail)
+        self._progress.ended(self._study.record(), number, FATES[reason].meaning, detail)
+
+    def ask_to_end(self, why: str) -> None:
+        self._end = self._end or why
+
+    def must_end(self) -> bool:
+        """Whether running trials must stop now: asked to, or a budget used up."""
+        now = time.monotonic()
+        if self._end is None and now - self._polled_s >= POLL_S:
+            self._polled_s = now
+            if self._study.stop_wanted():
+                self.ask_to_end("stopped by its user")
+            elif why := ended_by(self._spec.budget, _usage(self._study.record())):
+                self.ask_to_end(why)
+        return self._end is not None
+
+
+def _usage(search: SearchRecord) -> Usage:
+    best = search.best(("COMPLETE", "RUNNING", "PRUNED"))
+    started = search.count("RUNNING", "COMPLETE", "PRUNED", "FAIL")
+    minutes = (now_ms() - search.created_ms) / 60_000
+    return Usage(started, search.gpu_hours(now_ms()), minutes, best.value if best else None)
+
+
+def drive(name: str, spec: SearchSpec, settings: Settings) -> SearchRecord:
+    """Runs a search to its end on the cluster of ``settings``, or goes on with it.
+
+    Raises:
+        UserError: a server that is needed cannot be reached, or the data set is missing.
+    """
+    objects = Objects(settings)
+    objects.check(settings.s3_bucket)
+    fingerprint = fingerprint_of(spec.data.train, objects)
+    storage = Storage(settings.require("study_url"))
+    study = storage.create(name, spec, fingerprint)
+    ray_tune.connect(settings.require("ray_address"), namespace=f"hopetune-{name}")
+    progress = ProgressLines()
+    gpus, parallel = _placement(spec, progress)
+    driver = Driver(study, progress)
+    signal.signal(signal.SIGTERM, _asks_to_end(driver))
+    projection = Projection(storage.open(name), MlflowRuns(settings, objects))
+    projection.start()
+    try:
+        ray_tune.run_trials(driver, spec, gpus, parallel)
+    finally:
+        study.finish_running(ExitReason.SEARCH_ENDED, driver.ended_by)
+        study.end(driver.ended_by)
+        projection.finish()
+    progress.search_ended(study.record())
+    return study.record()
+
+
+def _placement(spec: SearchSpec, progress: ProgressLines) -> tuple[float, int]:
+    """GPUs for each trial, and how many trials run at a time."""
+    wanted = spec.resources.gpus_per_trial
+    available = ray_tune.gpus_of_cluster()
+    if wanted and not available:
+        progress.line("NOTICE: the cluster offers no GPU; trials run on CPUs")
+        return 0.0, spec.resources.parallel_trials or 1
+    if wanted > available:
+        rule = f"the cluster has {available:g}"
+        raise UserError("resources.gpus_per_trial", "more than there are", got=wanted, rule=rule)
+    at_a_time = int(available / wanted) if wanted else 1
+    return wanted, spec.resources.parallel_trials or at_a_time
+
+
+def _asks_to_end(driver: Driver):  # type: ignore[no-untyped-def]
+    def handler(_signal: int, _frame: FrameType | None) -> None:
+        driver.ask_to_end("stopped by SIGTERM")
+
+    return handler
+
+
+def main() -> int:
+    """Entry of the Ray job."""
+    parser = argparse.ArgumentParser(description="Drives one search.")
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--name", required=True)
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
+    try:
+        drive(arguments.name, load_spec(arguments.file), load_settings())
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,41 @@
+"""Why a trial ended: a type, each reason with exactly one fate in the study and in MLflow."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+StudyState = Literal["COMPLETE", "PRUNED", "FAIL"]
+RunStatus = Literal["FINISHED", "KILLED", "FAILED"]
+
+
+class ExitReason(StrEnum):
+    """Why a trial ended."""
+
+    COMPLETED = "completed"
+    STOPPED_EARLY = "stopped_early"
+    DIVERGED = "diverged"
+    OUT_OF_MEMORY = "out_of_memory"
+    INVALID_CONFIG = "invalid_config"
+    CRASHED = "crashed"
+    SEARCH_ENDED = "search_ended"
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What a reason means for the study, for MLflow and for a reader."""
+
+    study_state: StudyState
+    run_status: RunStatus
+    meaning: str
+
+
+FATES: dict[ExitReason, Fate] = {
+    ExitReason.COMPLETED: Fate("COMPLETE", "FINISHED", "trained to its last epoch"),
+    ExitReason.STOPPED_EARLY: Fate("PRUNED", "KILLED", "stopped early: others did better by then"),
+    # PRUNED, so that the sampler learns to keep away; FAIL would be ignored by it.
+    ExitReason.DIVERGED: Fate("PRUNED", "FAILED", "loss or error became NaN or infinite"),
+    ExitReason.OUT_OF_MEMORY: Fate("FAIL", "FAILED", "does not fit into the GPU's memory"),
+    ExitReason.INVALID_CONFIG: Fate("FAIL", "FAILED", "a configuration that cannot be trained"),
+    ExitReason.CRASHED: Fate("FAIL", "FAILED", "its worker failed more often than allowed"),
+    ExitReason.SEARCH_ENDED: Fate("PRUNED", "KILLED", "the search was stopped or its budget ended"),
+}

@@ -1,0 +1,279 @@
+"""The one door to MLflow: runs of searches and trials, and the registry of models."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import mlflow.environment_variables as mlflow_environment
+import numpy as np
+import requests
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+
+from cluster.settings import Settings
+from tuning.checkpoints import WEIGHTS
+from tuning.objects import AbsentObject, Objects, Place, parse_place
+from tuning.projection import SEARCH_TAG, TRIAL_TAG, RunState
+from tuning.worker import CHECKPOINTS
+from usererror import UserError
+
+EXPERIMENT = "hopetune"
+ARTIFACT_FOLDER = "checkpoint"
+CHAMPION = "champion"
+PARENT_TAG = "mlflow.parentRunId"
+
+# Limits of one request to the tracking server.
+METRICS_A_BATCH, PARAMS_A_BATCH, TAGS_A_BATCH = 1000, 100, 100
+
+
+def connect(settings: Settings) -> MlflowClient:
+    """A client of the tracking server of ``settings``.
+
+    Raises:
+        UserError: no server is set.
+    """
+    uri = settings.require("mlflow_uri")
+    # MLflow takes these from the environment only. One retry: ours come with back-off.
+    mlflow_environment.MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(1)
+    if settings.mlflow_username:
+        os.environ["MLFLOW_TRACKING_USERNAME"] = settings.mlflow_username
+        os.environ["MLFLOW_TRACKING_PASSWORD"] = settings.require("mlflow_password")
+    mlflow.set_tracking_uri(uri)
+    return MlflowClient(uri)
+
+
+@contextmanager
+def reachable(uri: str) -> Iterator[None]:
+    """Turns MLflow's own errors into a :class:`UserError` with the server's address."""
+    try:
+        yield
+    except (MlflowException, requests.RequestException) as error:
+        remedy = "check that the server is up (`hopetune status`)"
+        what = "the MLflow server cannot be used"
+        raise UserError(uri, what, got=str(error).splitlines()[0], remedy=remedy) from error
+
+
+class MlflowRuns:
+    """Brings runs to the state that the study gives; writing twice changes nothing."""
+
+    def __init__(self, settings: Settings, objects: Objects) -> None:
+        self._uri = settings.require("mlflow_uri")
+        self._client = connect(settings)
+        self._objects = objects
+        self._checkpoints = Place(settings.s3_bucket, CHECKPOINTS)
+        self._artifacts = settings.mlflow_artifact_root
+        self._runs: dict[int | None, Run] = {}
+        self._done: dict[int | None, RunState] = {}
+
+    def bring(self, search: str, states: list[RunState]) -> None:
+        """Makes the runs of a search look like ``states``, the parent's first.
+
+        Raises:
+            UserError: the server cannot be reached; what was written stays written.
+        """
+        with reachable(self._uri):
+            if not self._runs:
+                self._runs = self._existing(search)
+            for state in states:
+                if self._done.get(state.trial) != state:
+                    self._bring_run(state)
+                    self._done[state.trial] = state
+
+    def run_id(self, search: str, trial: int | None) -> str | None:
+        """The run of a trial, or of the search itself; none where there is none yet."""
+        with reachable(self._uri):
+            run = self._existing(search).get(trial)
+        return run.info.run_id if run else None
+
+    def _experiment_id(self) -> str:
+        found = self._client.get_experiment_by_name(EXPERIMENT)
+        if found is not None:
+            return str(found.experiment_id)
+        try:
+            return str(self._client.create_experiment(EXPERIMENT))
+        except MlflowException:  # another driver was faster
+            found = self._client.get_experiment_by_name(EXPERIMENT)
+            if found is None:
+                raise
+            return str(found.experiment_id)
+
+    def _existing(self, search: str) -> dict[int | None, Run]:
+        runs: dict[int | None, Run] = {}
+        token: str | None = None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment_id()], f"tags.`{SEARCH_TAG}` = '{search}'", page_token=token
+            )
+            for run in page:
+                trial = run.data.tags.get(TRIAL_TAG)
+                if KIND_TAG not in run.data.tags:
+                    runs[int(trial) if trial is not None else None] = run
+            token = page.token
+            if not token:
+                return runs
+
+    def _bring_run(self, state: RunState) -> None:
+        run = self._runs.get(state.trial) or self._create(state)
+        self._runs[state.trial] = run
+        run_id = run.info.run_id
+        known = self._done.get(state.trial)
+        old = set(known.points) if known else set()
+        metrics = [
+            Metric(p.name, p.value, p.at_ms, p.step) for p in state.points if p not in old
+        ]
+        params = [Param(name, value) for name, value in state.params.items()] if not known else []
+        tags = [RunTag(name, value) for name, value in state.tags.items()]
+        for batch in _batches(metrics, METRICS_A_BATCH):
+            self._client.log_batch(run_id, metrics=batch)
+        for batch in _batches(params, PARAMS_A_BATCH):
+            self._client.log_batch(run_id, params=batch)
+        for batch in _batches(tags, TAGS_A_BATCH):
+            self._client.log_batch(run_id, tags=batch)
+        if state.checkpoint_key:
+            self._copy_checkpoint(state.checkpoint_key, run)
+        if state.status != "RUNNING":
+            self._client.set_terminated(run_id, state.status, state.ended_ms)
+
+    def _create(self, state: RunState) -> Run:
+        tags = dict(state.tags)
+        if state.trial is not None:
+            tags[PARENT_TAG] = self._runs[None].info.run_id
+        return self._client.create_run(
+            self._experiment_id(), state.started_ms, tags, run_name=state.name
+        )
+
+    def _copy_checkpoint(self, key: str, run: Run) -> None:
+        """The best weights among the run's artifacts, copied within S3."""
+        folder = artifact_place(run.info.artifact_uri, self._artifacts)
+        target = folder / f"{ARTIFACT_FOLDER}/{WEIGHTS}"
+        if self._objects.exists(target):
+            return
+        try:
+            self._objects.copy(self._checkpoints / key / WEIGHTS, target)
+        except AbsentObject as error:
+            raise UserError(str(error), "a completed trial has no checkpoint") from error
+
+
+def artifact_place(artifact_uri: str, artifact_root: str | None) -> Place:
+    """Where in S3 the artifacts of a run lie.
+
+    Raises:
+        UserError: the server proxies artifacts and nobody said to where.
+    """
+    if artifact_uri.startswith("s3://"):
+        return parse_place(artifact_uri)
+    if artifact_root is None:
+        remedy = "set HOPETUNE_MLFLOW_ARTIFACT_ROOT to the server's --artifacts-destination"
+        raise UserError(artifact_uri, "an artifact place behind the MLflow server", remedy=remedy)
+    return parse_place(artifact_root) / artifact_uri.split(":", 1)[1].lstrip("/")
+
+
+# -- the registry ----------------------------------------------------------------------------------
+
+KIND_TAG = "hopetune.kind"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trained network with the evidence for it."""
+
+    search: str
+    trial: int
+    weights_file: Path
+    params: dict[str, str]
+    metrics: dict[str, float]
+    evidence: dict[str, str]
+    figures: tuple[Path, ...] = ()
+
+
+class Registry:
+    """Model versions and the alias ``champion``."""
+
+    def __init__(self, settings: Settings, runs: MlflowRuns) -> None:
+        self._uri = settings.require("mlflow_uri")
+        self._client = connect(settings)
+        self._runs = runs
+
+    def register(self, model_name: str, candidate: Candidate) -> int:
+        """Logs a servable model with its evidence, registers it and makes it the champion.
+
+        Returns:
+            The version's number.
+        """
+        with reachable(self._uri):
+            parent = self._runs.run_id(candidate.search, None)
+            mlflow.set_experiment(EXPERIMENT)
+            tags = {
+                SEARCH_TAG: candidate.search,
+                TRIAL_TAG: str(candidate.trial),
+                KIND_TAG: "promotion",
+                **({PARENT_TAG: parent} if parent else {}),
+            }
+            name = f"{candidate.search}-{candidate.trial:03d}-promotion"
+            with mlflow.start_run(run_name=name, tags=tags):
+                mlflow.log_params(candidate.params)
+                mlflow.log_metrics(candidate.metrics)
+                for figure in candidate.figures:
+                    mlflow.log_artifact(str(figure))
+                logged = self._log_model(candidate)
+            version = mlflow.register_model(
+                logged.model_uri, model_name, tags=candidate.evidence
+            ).version
+            self._client.set_registered_model_alias(model_name, CHAMPION, version)
+            return int(version)
+
+    def champion(self, model_name: str) -> dict[str, str] | None:
+        """The evidence of the present champion, ``version`` included; none where there is none."""
+        with reachable(self._uri):
+            try:
+                version = self._client.get_model_version_by_alias(model_name, CHAMPION)
+            except MlflowException as error:
+                if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                    return None
+                raise
+        return {**version.tags, "version": str(version.version)}
+
+    def download_champion(self, model_name: str, folder: Path) -> Path:
+        """The champion's weights as a file below ``folder``.
+
+        Raises:
+            UserError: there is no champion of that name.
+        """
+        if self.champion(model_name) is None:
+            remedy = "promote a search first: `hopetune promote SEARCH`"
+            raise UserError(f"models:/{model_name}@{CHAMPION}", "no champion", remedy=remedy)
+        with reachable(self._uri):
+            uri = f"models:/{model_name}@{CHAMPION}"
+            local = mlflow.artifacts.download_artifacts(uri, dst_path=str(folder))
+        return Path(local) / "artifacts" / WEIGHTS
+
+    def _log_model(self, candidate: Candidate) -> Any:
+        import headpose  # noqa: PLC0415 - only its place is needed: its code travels with the model
+        import usererror  # noqa: PLC0415
+
+        code = [str(Path(str(headpose.__file__)).parent), str(usererror.__file__)]
+        return mlflow.pyfunc.log_model(
+            name="headpose",
+            python_model=str(Path(__file__).with_name("served_model.py")),
+            artifacts={"weights": str(candidate.weights_file)},
+            code_paths=code,
+            signature=_signature(),
+            pip_requirements=["torch", "torchvision", "numpy", "pillow", "safetensors"],
+        )
+
+
+def _signature() -> ModelSignature:
+    images = TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3), "images")
+    degrees = TensorSpec(np.dtype(np.float32), (-1, 3), "yaw_pitch_roll_deg")
+    return ModelSignature(Schema([images]), Schema([degrees]))
+
+
+def _batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]

@@ -1,0 +1,155 @@
+"""The one door to S3-compatible storage."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import botocore.session
+from boto3.session import Session
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from cluster.settings import Settings
+from usererror import UserError
+
+_ABSENT = {"404", "NoSuchKey", "NotFound"}
+_REFUSED = {"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A bucket and a key (or the beginning of keys) in it."""
+
+    bucket: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"s3://{self.bucket}/{self.key}"
+
+    def __truediv__(self, name: str) -> "Place":
+        return Place(self.bucket, f"{self.key.rstrip('/')}/{name}".lstrip("/"))
+
+
+def parse_place(uri: str) -> Place:
+    """``s3://bucket/key`` in its parts.
+
+    Raises:
+        UserError: not of that form.
+    """
+    parts = urlparse(uri)
+    if parts.scheme != "s3" or not parts.netloc:
+        raise UserError(uri, "not a place in S3", rule="s3://BUCKET/KEY")
+    return Place(parts.netloc, parts.path.strip("/"))
+
+
+class AbsentObject(LookupError):
+    """There is no object at that place."""
+
+
+class Objects:
+    """Objects of one endpoint. Each thread and process makes its own.
+
+    All methods raise :class:`UserError` where the server cannot be reached or refuses the keys.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._endpoint = settings.s3_endpoint or "AWS S3"
+        core = botocore.session.get_session()
+        if settings.s3_credentials_file:
+            if not settings.s3_credentials_file.is_file():
+                raise UserError(str(settings.s3_credentials_file), "no S3 credentials file")
+            core.set_config_variable("credentials_file", str(settings.s3_credentials_file))
+        self._client: Any = Session(botocore_session=core, region_name="us-east-1").client(
+            "s3",
+            endpoint_url=settings.s3_endpoint,
+            config=Config(
+                retries={"mode": "standard", "max_attempts": 4},
+                connect_timeout=5,
+                s3={"addressing_style": "path"},
+            ),
+        )
+
+    def check(self, bucket: str) -> None:
+        """Makes sure that the bucket is there and that it lets these keys in."""
+        self._call("head_bucket", Place(bucket, ""), Bucket=bucket)
+
+    def put(self, place: Place, content: bytes) -> None:
+        self._call("put_object", place, Bucket=place.bucket, Key=place.key, Body=content)
+
+    def get(self, place: Place) -> bytes:
+        """The content of an object.
+
+        Raises:
+            AbsentObject: there is none.
+        """
+        answer = self._call("get_object", place, Bucket=place.bucket, Key=place.key)
+        content: bytes = answer["Body"].read()
+        return content
+
+    def exists(self, place: Place) -> bool:
+        try:
+            self._call("head_object", place, Bucket=place.bucket, Key=place.key)
+        except AbsentObject:
+            return False
+        return True
+
+    def upload(self, path: Path, place: Place) -> None:
+        """A file to an object, in parallel parts where it is large."""
+        self._call_path("upload_file", place, str(path), place.bucket, place.key)
+
+    def download(self, place: Place, path: Path) -> None:
+        """An object to a file, in parallel ranges where it is large.
+
+        Raises:
+            AbsentObject: there is none.
+        """
+        self._call_path("download_file", place, place.bucket, place.key, str(path))
+
+    def copy(self, source: Place, target: Place) -> None:
+        """Copies within the server; no byte passes through this machine."""
+        self._call(
+            "copy_object",
+            source,
+            Bucket=target.bucket,
+            Key=target.key,
+            CopySource={"Bucket": source.bucket, "Key": source.key},
+        )
+
+    def keys(self, below: Place) -> Iterator[str]:
+        pages = self._client.get_paginator("list_objects_v2")
+        try:
+            for page in pages.paginate(Bucket=below.bucket, Prefix=below.key):
+                yield from (entry["Key"] for entry in page.get("Contents", ()))
+        except (ClientError, BotoCoreError) as error:
+            raise self._explained(error, below) from error
+
+    def delete(self, place: Place) -> None:
+        self._call("delete_object", place, Bucket=place.bucket, Key=place.key)
+
+    def _call(self, method: str, place: Place, **arguments: Any) -> Any:
+        try:
+            return getattr(self._client, method)(**arguments)
+        except (ClientError, BotoCoreError) as error:
+            raise self._explained(error, place) from error
+
+    def _call_path(self, method: str, place: Place, *arguments: str) -> None:
+        try:
+            getattr(self._client, method)(*arguments)
+        except (ClientError, BotoCoreError) as error:
+            raise self._explained(error, place) from error
+
+    def _explained(self, error: Exception, place: Place) -> Exception:
+        code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
+        if code in _ABSENT and place.key:
+            return AbsentObject(str(place))
+        where = f"{place} at {self._endpoint}"
+        if code in _REFUSED:
+            remedy = "check settings.s3_credentials_file (profile default)"
+            return UserError(where, "the S3 server refuses these keys", got=code, remedy=remedy)
+        if code in _ABSENT | {"NoSuchBucket"}:
+            remedy = "create it, or set HOPETUNE_S3_BUCKET"
+            return UserError(where, "no such bucket", got=place.bucket, remedy=remedy)
+        remedy = "check settings.s3_endpoint and that the server is up (`hopetune status`)"
+        return UserError(where, "the S3 server cannot be used", got=str(error), remedy=remedy)

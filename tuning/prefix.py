@@ -1,0 +1,51 @@
+"""A checkpoint is named by what was trained, not by who trained it.
+
+What epoch *e* does follows from the static settings (network, loss, batch, augmentation, seed, data,
+version of the training code) and from the schedule of the epochs up to *e* (learning rate, stem
+frozen or not). The key is the hash of exactly that, so two trials whose plans begin alike share
+checkpoints, and a longer search goes on from a shorter one.
+"""
+
+import dataclasses
+import hashlib
+import json
+
+from headpose.config import TrainConfig
+from headpose.schedule import SCHEDULE_FIELDS, schedule_of
+from headpose.training import TRAINING_CODE_VERSION
+
+
+@dataclasses.dataclass(frozen=True)
+class DataIdentity:
+    """Which images a trial learns from and which it is validated on."""
+
+    fingerprint: str
+    validation_fraction: float
+    split_seed: int
+
+
+def prefix_keys(config: TrainConfig, data: DataIdentity, epochs: int) -> list[str]:
+    """Keys after each epoch: ``keys[e - 1]`` names the state after epoch ``e``."""
+    static = {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if field.name not in SCHEDULE_FIELDS
+    }
+    start = {
+        "code": TRAINING_CODE_VERSION,
+        "static": static,
+        "data": dataclasses.asdict(data),
+    }
+    keys = []
+    key = _digest(start)
+    for epoch in range(1, epochs + 1):
+        step = dataclasses.asdict(schedule_of(config, epoch))
+        key = _digest({"before": key, "epoch": step})
+        keys.append(key)
+    return keys
+
+
+def _digest(value: object) -> str:
+    # repr of a float is its shortest exact form, which json.dumps writes: equal floats, equal keys.
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:32]

@@ -1,0 +1,92 @@
+"""What a person sees of a running search: a line for each thing that happens, with its context."""
+
+import sys
+from collections.abc import Mapping
+from typing import TextIO
+
+from tuning.records import EpochRecord, SearchRecord, TrialRecord
+from tuning.spec import Value
+from tuning.study import now_ms
+
+
+def describe(parameters: Mapping[str, Value]) -> str:
+    """``alpha=1.2 backbone=resnet18 …``, numbers to four digits."""
+    return " ".join(f"{name}={_short(value)}" for name, value in sorted(parameters.items()))
+
+
+def overview(search: SearchRecord, at_ms: int) -> str:
+    """Trials by state, the best so far, hours used and an estimate of the time left."""
+    wanted = search.spec.budget.trials
+    parts = [
+        f"{search.count('COMPLETE')} done",
+        f"{search.count('PRUNED')} stopped early",
+        f"{search.count('FAIL')} failed",
+        f"{search.count('RUNNING')} running",
+    ]
+    begun = search.count("RUNNING", "COMPLETE", "PRUNED", "FAIL")
+    parts.append(f"{max(0, wanted - begun)} to come")
+    best = search.best(("COMPLETE", "PRUNED", "RUNNING"))
+    if best:
+        parts.append(f"best {best.value:.2f}° (trial {best.number})")
+    unit = "GPU-h" if search.spec.resources.gpus_per_trial else "CPU-h"
+    parts.append(f"{search.gpu_hours(at_ms):.3f} {unit}")
+    left = seconds_left(search, at_ms)
+    if left is not None:
+        parts.append(f"about {_clock(left)} left")
+    return " · ".join(parts)
+
+
+def seconds_left(search: SearchRecord, at_ms: int) -> float | None:
+    """From the mean time that ended trials took and how many run at a time; none before one ended
+    and after the search has."""
+    ended = [t for t in search.trials if t.ended_ms is not None]
+    running = [t for t in search.trials if t.state == "RUNNING"]
+    if search.ended or not ended or not running:
+        return None
+    mean = sum(t.seconds(at_ms) for t in ended) / len(ended)
+    to_come = max(0, search.spec.budget.trials - len(ended) - len(running))
+    of_running = sum(max(0.0, mean - t.seconds(at_ms)) for t in running)
+    return (to_come * mean + of_running) / len(running)
+
+
+class ProgressLines:
+    """Prints as things happen; every line can stand alone in a log."""
+
+    def __init__(self, out: TextIO = sys.stdout) -> None:
+        self._out = out
+
+    def line(self, text: str) -> None:
+        self._out.write(text + "\n")
+        self._out.flush()
+
+    def started(self, number: int, parameters: Mapping[str, Value]) -> None:
+        self.line(f"trial {number:>3} starts     {describe(parameters)}")
+
+    def epoch(self, search: SearchRecord, trial: TrialRecord, record: EpochRecord) -> None:
+        mae, total = record.metrics["val_mae"], search.spec.budget.epochs
+        how = "stored earlier" if record.restored else f"{record.metrics['epoch_seconds']:.0f} s"
+        text = f"epoch {record.epoch}/{total}  val MAE {mae:6.2f}°  ({how})"
+        self.line(f"trial {trial.number:>3} {text}")
+
+    def ended(self, search: SearchRecord, number: int, meaning: str, detail: str | None) -> None:
+        self.line(f"trial {number:>3} ended      {meaning}" + (f" ({detail})" if detail else ""))
+        self.line(f"    {overview(search, now_ms())}")
+
+    def search_ended(self, search: SearchRecord) -> None:
+        self.line(f"search {search.name} ended: {search.ended}")
+        self.line(f"    {overview(search, now_ms())}")
+        epochs = [e for t in search.trials for e in t.epochs]
+        restored = sum(e.restored for e in epochs)
+        self.line(f"    {len(epochs) - restored} epochs trained, {restored} taken from the store")
+        best = search.best()
+        if best:
+            self.line(f"    best: trial {best.number}  {describe(best.parameters)}")
+
+
+def _short(value: Value) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,0 +1,174 @@
+"""MLflow is a projection of the study: runs are written from it, never the other way round.
+
+One background thread in the driver looks at the study and brings the runs up to date. Whatever goes
+wrong there is tried again; training and scheduling never wait for it. As every value, time stamp
+included, comes from the study, writing it twice changes nothing.
+"""
+
+import logging
+import threading
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tuning.exits import FATES, ExitReason
+from tuning.records import SearchRecord, TrialRecord
+from tuning.study import Study
+from usererror import UserError
+
+log = logging.getLogger(__name__)
+
+INTERVAL_S = 2.0  # untuned
+LAST_ATTEMPTS = 5
+
+SEARCH_TAG = "hopetune.search"
+TRIAL_TAG = "hopetune.trial"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of a metric."""
+
+    name: str
+    value: float
+    step: int
+    at_ms: int
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What a run in MLflow must look like now."""
+
+    trial: int | None
+    """Number of the trial; none for the parent run of the search."""
+    name: str
+    started_ms: int
+    tags: dict[str, str]
+    params: dict[str, str] = field(default_factory=dict)
+    points: tuple[Point, ...] = ()
+    status: str = "RUNNING"
+    ended_ms: int | None = None
+    checkpoint_key: str | None = None
+    """The checkpoint that belongs among the run's artifacts; only once the trial has ended."""
+
+
+class Runs(Protocol):
+    """Where run states are brought to."""
+
+    def bring(self, search: str, states: list[RunState]) -> None:
+        """Makes the runs of a search look like ``states``; raises ConnectionError to be retried."""
+
+
+def run_states(search: SearchRecord) -> list[RunState]:
+    """The runs of a search, the parent first. A pure function of the study."""
+    trials = [t for t in search.trials if t.started_ms is not None]
+    return [_parent(search), *(_child(search, trial) for trial in trials)]
+
+
+def _search_tags(search: SearchRecord) -> dict[str, str]:
+    # Repeated on every child: the UI's filters do not inherit.
+    return {SEARCH_TAG: search.name, "hopetune.data": search.fingerprint[:16]}
+
+
+def _parent(search: SearchRecord) -> RunState:
+    spec = search.spec
+    best = search.best()
+    points: tuple[Point, ...] = ()
+    tags = _search_tags(search)
+    if best is not None and best.value is not None and search.ended_ms:
+        points = (Point("best_val_mae", best.value, 0, search.ended_ms),)
+        tags["hopetune.best_trial"] = str(best.number)
+    if search.ended:
+        tags["hopetune.ended"] = search.ended
+    return RunState(
+        trial=None,
+        name=search.name,
+        started_ms=search.created_ms,
+        tags=tags,
+        params={
+            "sampler": spec.sampler.name,
+            "stopping": spec.stopping.rule,
+            "trials": str(spec.budget.trials),
+            "epochs": str(spec.budget.epochs),
+            "data": spec.data.train,
+        },
+        points=points,
+        status="FINISHED" if search.ended else "RUNNING",
+        ended_ms=search.ended_ms,
+    )
+
+
+def _child(search: SearchRecord, trial: TrialRecord) -> RunState:
+    tags = _search_tags(search) | {TRIAL_TAG: str(trial.number)}
+    if trial.node:
+        tags["hopetune.node"] = trial.node
+    reason = trial.exit_reason
+    if reason:
+        tags["hopetune.exit_reason"] = reason.value
+        tags["hopetune.exit_meaning"] = FATES[reason].meaning
+    if trial.detail:
+        tags["hopetune.exit_detail"] = trial.detail
+    best = trial.best_epoch
+    completed = reason == ExitReason.COMPLETED
+    settings = {**search.spec.fixed, **trial.parameters}
+    return RunState(
+        trial=trial.number,
+        name=f"{search.name}-{trial.number:03d}",
+        started_ms=trial.started_ms or search.created_ms,
+        tags=tags,
+        params={name: str(value) for name, value in settings.items()},
+        points=_points(trial),
+        status=FATES[reason].run_status if reason else "RUNNING",
+        ended_ms=trial.ended_ms if reason else None,
+        checkpoint_key=best.checkpoint_key if completed and best else None,
+    )
+
+
+def _points(trial: TrialRecord) -> tuple[Point, ...]:
+    found = [
+        Point(name, value, record.epoch, record.at_ms)
+        for record in trial.epochs
+        for name, value in record.metrics.items()
+    ]
+    # The UI's table shows a metric's latest value, so the best one has a curve of its own.
+    best: float | None = None
+    for record in trial.epochs:
+        value = record.metrics["val_mae"]
+        best = value if best is None or value < best else best
+        found.append(Point("best_val_mae", best, record.epoch, record.at_ms))
+    return tuple(found)
+
+
+class Projection:
+    """The background thread that keeps MLflow up to date with one study."""
+
+    def __init__(self, study: Study, runs: Runs) -> None:
+        self._study = study
+        self._runs = runs
+        self._finishing = threading.Event()
+        self._thread = threading.Thread(target=self._loop, daemon=True, name="projection")
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Brings everything up to date once more; says so where MLflow cannot be reached."""
+        self._finishing.set()
+        self._thread.join()
+        for attempt in range(LAST_ATTEMPTS):
+            if self._bring():
+                return
+            threading.Event().wait(2**attempt)
+        log.error("MLflow is behind; run `hopetune sync %s` when it is back", self._study.name)
+
+    def _loop(self) -> None:
+        pause = INTERVAL_S
+        while not self._finishing.wait(pause):
+            pause = INTERVAL_S if self._bring() else min(60.0, 2 * pause)
+
+    def _bring(self) -> bool:
+        try:
+            self._runs.bring(self._study.name, run_states(self._study.record()))
+        except (ConnectionError, UserError) as error:
+            log.warning("MLflow is not up to date: %s", error)
+            return False
+        return True

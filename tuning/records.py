@@ -1,0 +1,86 @@
+"""What the study knows of a search, as plain values: for rules, reports, MLflow and the screen."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tuning.exits import ExitReason
+from tuning.spec import SearchSpec, Value
+
+TrialState = Literal["WAITING", "RUNNING", "COMPLETE", "PRUNED", "FAIL"]
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """One epoch of a trial, as it was first reported."""
+
+    epoch: int
+    at_ms: int
+    metrics: dict[str, float]
+    checkpoint_key: str
+    restored: bool
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial. ``value`` is its best validation MAE in degrees so far, none before its first."""
+
+    number: int
+    state: TrialState
+    parameters: dict[str, Value]
+    epochs: tuple[EpochRecord, ...]
+    started_ms: int | None
+    ended_ms: int | None
+    exit_reason: ExitReason | None
+    detail: str | None
+    node: str | None
+
+    @property
+    def best_epoch(self) -> EpochRecord | None:
+        """The epoch with the lowest validation MAE."""
+        finite = [e for e in self.epochs if math.isfinite(e.metrics["val_mae"])]
+        return min(finite, key=lambda e: e.metrics["val_mae"], default=None)
+
+    @property
+    def value(self) -> float | None:
+        best = self.best_epoch
+        return best.metrics["val_mae"] if best else None
+
+    @property
+    def curve(self) -> dict[int, float]:
+        """Validation MAE in degrees by epoch."""
+        return {e.epoch: e.metrics["val_mae"] for e in self.epochs}
+
+    def seconds(self, now_ms: int) -> float:
+        """How long it has held its worker."""
+        if self.started_ms is None:
+            return 0.0
+        return max(0, (self.ended_ms or now_ms) - self.started_ms) / 1000
+
+
+@dataclass(frozen=True)
+class SearchRecord:
+    """One search and all its trials."""
+
+    name: str
+    spec: SearchSpec
+    fingerprint: str
+    created_ms: int
+    ended: str | None
+    ended_ms: int | None
+    stop_wanted: bool
+    trials: tuple[TrialRecord, ...]
+
+    def best(self, states: Sequence[TrialState] = ("COMPLETE",)) -> TrialRecord | None:
+        """The trial with the lowest validation MAE among those in the given states."""
+        scored = [t for t in self.trials if t.state in states and t.value is not None]
+        return min(scored, key=lambda t: t.value if t.value is not None else math.inf, default=None)
+
+    def count(self, *states: TrialState) -> int:
+        return sum(t.state in states for t in self.trials)
+
+    def gpu_hours(self, now_ms: int) -> float:
+        """Hours for which trials held their GPUs (CPU-hours where they asked for none)."""
+        share = self.spec.resources.gpus_per_trial or self.spec.resources.cpus_per_trial
+        return share * sum(t.seconds(now_ms) for t in self.trials) / 3600
