@@ -86,15 +86,14 @@ class TrainConfig:
             _check_number(name, value, low, high, low_is_legal)
             # 2 and 2.0 are one configuration, in JSON and in hashes too.
             object.__setattr__(self, name, float(value))
-        if self.second_learning_rate is not None:
-            if self.unfreeze_epoch == 0:
-                raise UserError(
-                    "TrainConfig.second_learning_rate",
-                    "there is no second phase, for the stem is never frozen",
-                    got=self.second_learning_rate,
-                    rule="a second learning rate needs unfreeze_epoch >= 1",
-                    remedy="set unfreeze_epoch, or leave second_learning_rate out",
-                )
+        if self.second_learning_rate is not None and self.unfreeze_epoch == 0:
+            raise UserError(
+                "TrainConfig.second_learning_rate",
+                "there is no second phase, for the stem is never frozen",
+                got=self.second_learning_rate,
+                rule="a second learning rate needs unfreeze_epoch >= 1",
+                remedy="set unfreeze_epoch, or leave second_learning_rate out",
+            )
 
 
 # name, lowest, highest legal value
