@@ -1,0 +1,129 @@
+"""``hopetune data``: synthetic faces, preparation and inspection of data sets."""
+
+import tempfile
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tuning.cli.output import progress_bar, say, say_json, say_table
+
+app = typer.Typer(
+    help="Make, prepare and inspect data sets.", no_args_is_help=True, rich_markup_mode="markdown"
+)
+
+
+class LayoutName(StrEnum):
+    """The on-disk layouts that can be read."""
+
+    W300_LP = "300w-lp"
+    AFLW2000 = "aflw2000"
+
+
+@app.command()
+def synthesize(
+    folder: Annotated[Path, typer.Argument(help="Where to write; new or empty.")],
+    train: Annotated[int, typer.Option(help="Training images, about.", min=1)] = 2000,
+    test: Annotated[int, typer.Option(help="Test images.", min=1)] = 500,
+    size: Annotated[int, typer.Option(help="Side of the pictures in pixels.", min=32)] = 450,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same faces.", min=0)] = 0,
+) -> None:
+    """Render faces with known poses, written just as 300W-LP and AFLW2000 are.
+
+    Example: `hopetune data synthesize faces --train 2000 --test 500 --size 160`
+    """
+    from headpose.data.synthetic import synthesize as render  # noqa: PLC0415 - slow to import
+
+    with progress_bar() as bar:
+        task = bar.add_task("rendering", total=None)
+        render(
+            folder,
+            train_images=train,
+            test_images=test,
+            size_px=size,
+            seed=seed,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+
+
+@app.command()
+def prepare(
+    layout: Annotated[LayoutName, typer.Argument(help="How the source is laid out.")],
+    source: Annotated[Path, typer.Argument(help="The folder with the pictures and .mat files.")],
+    to: Annotated[str, typer.Option(help="A folder, or s3://BUCKET/KEY.")],
+    pixels: Annotated[
+        int, typer.Option(help="Side of the stored crops; leave room around the input.", min=32)
+    ] = 256,
+) -> None:
+    """Decode and crop a data set once, so that every trial on a node can share it in memory.
+
+    Example: `hopetune data prepare 300w-lp /data/300W_LP --to s3://hopetune/data/300w-lp`
+    """
+    from cluster.settings import load_settings  # noqa: PLC0415
+    from headpose.data.prepared import PrepareSettings, prepare as decode  # noqa: PLC0415
+    from tuning.datasets import publish  # noqa: PLC0415
+    from tuning.objects import Objects, parse_place  # noqa: PLC0415
+
+    remote = to.startswith("s3://")
+    objects = Objects(load_settings()) if remote else None
+    if objects is not None:
+        objects.check(parse_place(to).bucket)
+    with tempfile.TemporaryDirectory(prefix="hopetune-prepare-") as scratch, progress_bar() as bar:
+        folder = Path(scratch) / "set" if remote else Path(to).expanduser()
+        task = bar.add_task("preparing", total=None)
+        manifest = decode(
+            layout.value,
+            source.expanduser(),
+            folder,
+            PrepareSettings(stored_px=pixels),
+            lambda done, total: bar.update(task, completed=done, total=total),
+        )
+        if objects is not None:
+            publish(folder, to, objects)
+    say(f"{manifest.count} images in {to}, fingerprint {manifest.fingerprint[:16]}")
+    for entry in manifest.left_out:
+        say(f"  left out: {entry.name}: {entry.reason}")
+
+
+@app.command()
+def inspect(
+    place: Annotated[str, typer.Argument(help="A prepared set: a folder, or s3://BUCKET/KEY.")],
+    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Print counts and percentiles of the poses of a prepared set.
+
+    Example: `hopetune data inspect s3://hopetune/data/quickstart-train`
+    """
+    import numpy as np  # noqa: PLC0415
+
+    from cluster.settings import load_settings  # noqa: PLC0415
+    from tuning.datasets import open_set  # noqa: PLC0415
+    from tuning.objects import Objects  # noqa: PLC0415
+    from tuning.worker import DATA_CACHE  # noqa: PLC0415
+
+    settings = load_settings()
+    found = open_set(place, settings.state_dir / DATA_CACHE, Objects(settings))
+    shares = (5, 25, 50, 75, 95)
+    table = np.percentile(found.angles_deg, shares, axis=0)
+    if json:
+        angles = {
+            name: dict(zip(map(str, shares), table[:, column].round(2).tolist(), strict=True))
+            for column, name in enumerate(("yaw", "pitch", "roll"))
+        }
+        say_json(
+            {
+                "images": len(found.angles_deg),
+                "photos": len(set(found.photos)),
+                "fingerprint": found.fingerprint,
+                "percentiles_deg": angles,
+            }
+        )
+        return
+    say(f"{len(found.angles_deg)} images of {len(set(found.photos))} photos")
+    say(f"fingerprint {found.fingerprint}")
+    rows = [
+        (f"{share} %", *(f"{value:.1f}°" for value in row))
+        for share, row in zip(shares, table, strict=True)
+    ]
+    say_table(("percentile", "yaw", "pitch", "roll"), rows)

@@ -1,0 +1,36 @@
+"""The command ``hopetune``: errors in one form, exit codes that mean something.
+
+0: done · 2: a mistake in the input or the surroundings · 3: the champion stays · 130: interrupted
+"""
+
+import sys
+
+import typer
+
+from tuning.cli import data, models, searches, servers
+from usererror import UserError
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+app = typer.Typer(
+    help="Finds the best head-pose network that a GPU cluster can train.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="markdown",
+)
+app.add_typer(data.app, name="data")
+for module in (servers, searches, models):
+    for command in module.COMMANDS:
+        app.command()(command)
+
+
+def main() -> None:
+    """Runs the command line; a user's mistake is one line, never a traceback."""
+    try:
+        app()
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,260 @@
+"""``hopetune submit``, ``run``, ``ls``, ``show``, ``logs``, ``stop``, ``sync``: searches."""
+
+import math
+import shutil
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cluster import jobs
+from cluster.settings import Settings, load_settings
+from tuning.cli.output import say, say_json, say_table
+from usererror import UserError
+
+if TYPE_CHECKING:
+    from tuning.records import SearchRecord, TrialRecord
+    from tuning.study import Storage
+
+SEARCH_FILE = "search.yaml"
+STOP_GRACE_S = 30.0  # untuned: an epoch's report ends a trial at once, so seconds are enough
+
+SearchFile = Annotated[Path, typer.Argument(help="A search file, see search_spaces/.")]
+SearchName = Annotated[
+    str, typer.Argument(help="Name of a search as `hopetune ls` prints it; or `latest`.")
+]
+Name = Annotated[
+    str | None, typer.Option(help="Name of this search; default: the file's and the time.")
+]
+Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+def submit(
+    file: SearchFile,
+    address: Annotated[
+        str | None, typer.Option(help="http://HEAD:8265 of any cluster; default: the settings'.")
+    ] = None,
+    name: Name = None,
+    follow: Annotated[bool, typer.Option(help="Show progress until the search ends.")] = False,
+) -> None:
+    """Check a search file and run it as a job on the cluster; it needs this terminal no more.
+
+    Example: `hopetune submit search_spaces/quickstart.yaml --address http://head:8265`
+    """
+    from tuning.spec import load_spec  # noqa: PLC0415 - slow to import
+
+    spec = load_spec(file)
+    settings = load_settings()
+    target = _at(settings, address)
+    search = name or _dated(spec.name)
+    with tempfile.TemporaryDirectory(prefix="hopetune-submit-") as folder:
+        shutil.copyfile(file, Path(folder) / SEARCH_FILE)
+        jobs.submit(
+            target,
+            submission_id=search,
+            entrypoint=f"python -m tuning.driver {SEARCH_FILE} --name {search}",
+            working_dir=Path(folder),
+        )
+    say(f"search {search} is submitted; follow it with `hopetune logs {search} --follow`")
+    if follow:
+        _follow(target, search)
+
+
+def run(file: SearchFile, name: Name = None) -> None:
+    """Run a search in the foreground, with this terminal as its driver.
+
+    Example: `hopetune run search_spaces/quickstart.yaml`
+    """
+    from tuning.driver import drive  # noqa: PLC0415 - slow to import
+    from tuning.spec import load_spec  # noqa: PLC0415
+
+    spec = load_spec(file)
+    drive(name or _dated(spec.name), spec, load_settings())
+
+
+def ls(json: Json = False) -> None:
+    """List all searches, the oldest first.
+
+    Example: `hopetune ls`
+    """
+    storage = _storage()
+    searches = [storage.open(name).record() for name in storage.names()]
+    if json:
+        say_json([_search_summary(search) for search in searches])
+        return
+    rows = []
+    for search in searches:
+        best = search.best()
+        rows.append(
+            (
+                search.name,
+                search.ended or "running",
+                f"{len(search.trials)}/{search.spec.budget.trials}",
+                f"{best.value:.2f}°" if best else "",
+                _when(search.created_ms),
+            )
+        )
+    say_table(("search", "state", "trials", "best val MAE", "started"), rows)
+
+
+def show(search: SearchName = "latest", json: Json = False) -> None:
+    """Show a search and each of its trials: settings, best error, why it ended.
+
+    Example: `hopetune show latest`
+    """
+    from tuning.progress import describe, overview  # noqa: PLC0415
+    from tuning.study import now_ms  # noqa: PLC0415
+
+    storage = _storage()
+    record = storage.open(resolve(storage, search)).record()
+    if json:
+        trials = [_trial_summary(trial) for trial in record.trials]
+        say_json({**_search_summary(record), "trials": trials})
+        return
+    say(f"{record.name}: {record.ended or 'running'}")
+    say(overview(record, now_ms()))
+    by_error = sorted(record.trials, key=lambda t: math.inf if t.value is None else t.value)
+    rows = [
+        (
+            trial.number,
+            trial.exit_reason or trial.state.lower(),
+            len(trial.epochs),
+            "" if trial.value is None else f"{trial.value:.2f}°",
+            describe(trial.parameters),
+        )
+        for trial in by_error
+    ]
+    say_table(("trial", "state", "epochs", "val MAE", "settings"), rows)
+
+
+def logs(
+    search: SearchName = "latest",
+    address: Annotated[str | None, typer.Option(help="http://HEAD:8265 of its cluster.")] = None,
+    follow: Annotated[bool, typer.Option(help="Go on until the search ends.")] = False,
+) -> None:
+    """Print what the driver of a submitted search wrote.
+
+    Example: `hopetune logs latest --follow`
+    """
+    settings = load_settings()
+    name = resolve(_storage(), search) if search == "latest" else search
+    for text in jobs.logs(_at(settings, address), name, follow=follow):
+        typer.echo(text, nl=False)
+
+
+def stop(
+    search: SearchName,
+    address: Annotated[str | None, typer.Option(help="http://HEAD:8265 of its cluster.")] = None,
+) -> None:
+    """End a search; what it has found stays.
+
+    Example: `hopetune stop quickstart-20261122-064100`
+    """
+    storage = _storage()
+    name = resolve(storage, search)
+    study = storage.open(name)
+    if study.record().ended:
+        say(f"search {name} has ended already")
+        return
+    study.want_stop()
+    until = time.monotonic() + STOP_GRACE_S
+    while time.monotonic() < until:
+        if storage.open(name).record().ended:
+            say(f"search {name} is stopped")
+            return
+        time.sleep(0.5)
+    # No driver listened: it is dead or hangs, so its job is ended from outside.
+    jobs.stop(_at(load_settings(), address), name)
+    say(f"search {name}: its driver did not answer in {STOP_GRACE_S:.0f} s; its job is ended")
+
+
+def sync(search: SearchName) -> None:
+    """Bring the MLflow runs of a search up to date from the study, from nothing if need be.
+
+    Example: `hopetune sync latest`
+    """
+    from tuning.mlflow_client import MlflowRuns  # noqa: PLC0415 - slow to import
+    from tuning.objects import Objects  # noqa: PLC0415
+    from tuning.projection import run_states  # noqa: PLC0415
+
+    settings = load_settings()
+    storage = _storage()
+    record = storage.open(resolve(storage, search)).record()
+    states = run_states(record)
+    MlflowRuns(settings, Objects(settings)).bring(record.name, states)
+    say(f"{len(states)} runs of {record.name} are up to date")
+
+
+def resolve(storage: "Storage", search: str) -> str:
+    """``latest`` to the name of the search that was started last.
+
+    Raises:
+        UserError: there are no searches yet.
+    """
+    if search != "latest":
+        return search
+    names = storage.names()
+    if not names:
+        remedy = "start one: `hopetune submit search_spaces/quickstart.yaml`"
+        raise UserError("latest", "there are no searches yet", remedy=remedy)
+    return names[-1]
+
+
+def _storage() -> "Storage":
+    from tuning.study import Storage  # noqa: PLC0415 - slow to import
+
+    return Storage(load_settings().require("study_url"))
+
+
+def _at(settings: Settings, address: str | None) -> Settings:
+    return settings.model_copy(update={"ray_jobs_address": address}) if address else settings
+
+
+def _dated(name: str) -> str:
+    return f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+def _when(at_ms: int) -> str:
+    return f"{datetime.fromtimestamp(at_ms / 1000):%Y-%m-%d %H:%M}"
+
+
+def _follow(settings: Settings, search: str) -> None:
+    for text in jobs.logs(settings, search, follow=True):
+        typer.echo(text, nl=False)
+    status = jobs.status(settings, search)
+    if status != "SUCCEEDED":
+        raise UserError(
+            search, "its driver did not end well", got=status, remedy="the log above says why"
+        )
+
+
+def _search_summary(search: "SearchRecord") -> dict[str, object]:
+    best = search.best()
+    return {
+        "name": search.name,
+        "ended": search.ended,
+        "created_ms": search.created_ms,
+        "trials_wanted": search.spec.budget.trials,
+        "trials_begun": search.count("RUNNING", "COMPLETE", "PRUNED", "FAIL"),
+        "best_trial": best.number if best else None,
+        "best_val_mae": best.value if best else None,
+    }
+
+
+def _trial_summary(trial: "TrialRecord") -> dict[str, object]:
+    return {
+        "number": trial.number,
+        "state": trial.state,
+        "exit_reason": trial.exit_reason,
+        "detail": trial.detail,
+        "parameters": trial.parameters,
+        "val_mae": trial.value,
+        "curve": trial.curve,
+        "node": trial.node,
+    }
+
+
+COMMANDS = (submit, run, ls, show, logs, stop, sync)

@@ -1,0 +1,201 @@
+"""From the best trial of a search to the champion, on evidence.
+
+The candidate is evaluated once on the held-out set, beside the answer that costs nothing (always the
+mean of the training poses) and beside the present champion. It replaces the champion only where a
+paired bootstrap over the test images says that it is better.
+"""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cluster.settings import Settings
+from headpose.data.prepared import PreparedSet
+from headpose.evaluate import PoseErrors, constant_baseline, pose_errors, predict_set
+from headpose.networks.snapshots import load_weights
+from headpose.training import TRAINING_CODE_VERSION
+from tuning.checkpoints import WEIGHTS
+from tuning.datasets import open_set
+from tuning.gate import Comparison, compare
+from tuning.mlflow_client import Candidate, MlflowRuns, Registry
+from tuning.objects import AbsentObject, Objects, Place
+from tuning.records import SearchRecord, TrialRecord
+from tuning.worker import CHECKPOINTS, DATA_CACHE
+from usererror import UserError
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a promotion found and did."""
+
+    search: str
+    trial: int
+    model_name: str
+    errors: PoseErrors
+    baseline: PoseErrors
+    against_champion: Comparison | None
+    """None where there was no champion."""
+    version: int | None
+    """The new version; none where the champion stays."""
+    reason: str
+
+
+def promote(
+    search: SearchRecord,
+    settings: Settings,
+    *,
+    trial_number: int | None = None,
+    force_why: str | None = None,
+    tell: Callable[[str], None],
+) -> Verdict:
+    """Evaluates the best completed trial (or the one named) and makes it the champion if it is.
+
+    Raises:
+        UserError: no completed trial, no test set, or a server that cannot be reached.
+    """
+    trial = _chosen(search, trial_number)
+    objects = Objects(settings)
+    registry = Registry(settings, MlflowRuns(settings, objects))
+    cache = settings.state_dir / DATA_CACHE
+    if search.spec.data.test is None:
+        raise UserError(f"{search.name}: data.test", "no test set", remedy="name one in the search")
+    test = open_set(search.spec.data.test, cache, objects)
+    train = open_set(search.spec.data.train, cache, objects)
+    with tempfile.TemporaryDirectory(prefix="hopetune-promote-") as scratch:
+        weights = _fetch_weights(trial, settings, objects, Path(scratch))
+        tell(f"evaluating trial {trial.number} on {len(test.angles_deg)} test images")
+        predicted = _predict(weights, test)
+        comparison = _against_champion(
+            predicted, test, registry, search.spec.model_name, Path(scratch), tell
+        )
+        errors = pose_errors(predicted, test.angles_deg)
+        baseline = constant_baseline(train.angles_deg, test.angles_deg)
+        reason = _refusal(comparison, force_why)
+        version = None
+        if reason is None:
+            evidence = _evidence(search, trial, errors, baseline, comparison, test.fingerprint)
+            if force_why is not None:
+                evidence["forced"] = force_why
+            candidate = Candidate(
+                search=search.name,
+                trial=trial.number,
+                weights_file=weights,
+                params={name: str(value) for name, value in trial.parameters.items()},
+                metrics=errors.as_dict("test_") | {"baseline_test_mae": baseline.mae},
+                evidence=evidence,
+            )
+            version = registry.register(search.spec.model_name, candidate)
+    return Verdict(
+        search=search.name,
+        trial=trial.number,
+        model_name=search.spec.model_name,
+        errors=errors,
+        baseline=baseline,
+        against_champion=comparison,
+        version=version,
+        reason=reason or _why(comparison, force_why),
+    )
+
+
+def _chosen(search: SearchRecord, number: int | None) -> TrialRecord:
+    if number is not None:
+        if not 0 <= number < len(search.trials):
+            rule = f"0 to {len(search.trials) - 1}"
+            raise UserError(search.name, "no such trial", got=number, rule=rule)
+        trial = search.trials[number]
+        if trial.best_epoch is None:
+            raise UserError(f"{search.name}: trial {number}", "has no checkpoint")
+        return trial
+    best = search.best()
+    if best is None:
+        remedy = f"see `hopetune show {search.name}`"
+        raise UserError(search.name, "no trial is complete", remedy=remedy)
+    return best
+
+
+def _fetch_weights(
+    trial: TrialRecord, settings: Settings, objects: Objects, folder: Path
+) -> Path:
+    best = trial.best_epoch
+    if best is None:
+        raise UserError(f"trial {trial.number}", "has no checkpoint")
+    path = folder / WEIGHTS
+    place = Place(settings.s3_bucket, CHECKPOINTS) / best.checkpoint_key / WEIGHTS
+    try:
+        objects.download(place, path)
+    except AbsentObject:
+        raise UserError(str(place), "the checkpoint is not there (any more)") from None
+    return path
+
+
+def _predict(weights: Path, test: PreparedSet) -> NDArray[np.floating]:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    loaded = load_weights(weights)
+    found = predict_set(loaded.net, loaded.binning, test, None, loaded.image_px, device)
+    return np.asarray(found)
+
+
+def _against_champion(
+    predicted: NDArray[np.floating],
+    test: PreparedSet,
+    registry: Registry,
+    model_name: str,
+    scratch: Path,
+    tell: Callable[[str], None],
+) -> Comparison | None:
+    champion = registry.champion(model_name)
+    if champion is None:
+        return None
+    tell(f"evaluating the champion, version {champion['version']}, on the same images")
+    folder = scratch / "champion"
+    folder.mkdir()
+    rival = _predict(registry.download_champion(model_name, folder), test)
+    return compare(_image_errors(predicted, test), _image_errors(rival, test))
+
+
+def _image_errors(predicted: NDArray[np.floating], test: PreparedSet) -> NDArray[np.floating]:
+    """Mean absolute error of each image over its three angles: (N, 3) to (N,) degrees."""
+    errors: NDArray[np.floating] = np.abs(predicted - test.angles_deg).mean(axis=1)
+    return errors
+
+
+def _refusal(comparison: Comparison | None, force_why: str | None) -> str | None:
+    if force_why is not None or comparison is None or comparison.is_better:
+        return None
+    return f"the champion stays: the candidate's gain is {comparison}, not surely above zero"
+
+
+def _why(comparison: Comparison | None, force_why: str | None) -> str:
+    if force_why is not None:
+        return f"forced: {force_why}"
+    return "the first champion" if comparison is None else f"better by {comparison}"
+
+
+def _evidence(
+    search: SearchRecord,
+    trial: TrialRecord,
+    errors: PoseErrors,
+    baseline: PoseErrors,
+    comparison: Comparison | None,
+    test_fingerprint: str,
+) -> dict[str, str]:
+    found = {f"test_{name}": f"{value:.4f}" for name, value in errors.as_dict("").items()}
+    found |= {
+        "baseline_mae": f"{baseline.mae:.4f}",
+        "seeds": "1",
+        "search": search.name,
+        "trial": str(trial.number),
+        "data_fingerprint": search.fingerprint,
+        "test_fingerprint": test_fingerprint,
+        "training_code": TRAINING_CODE_VERSION,
+    }
+    if trial.best_epoch:
+        found["checkpoint"] = trial.best_epoch.checkpoint_key
+    if comparison:
+        found["gain_over_champion"] = str(comparison)
+    return found
