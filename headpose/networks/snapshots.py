@@ -1,0 +1,160 @@
+"""Weights of whole networks: this project's own files, and the door to the released ones.
+
+Own files are safetensors whose metadata say all that is needed to rebuild the network and to use
+it: backbone, bins, image size.
+"""
+
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+
+from headpose.bins import Binning
+from headpose.files import write_atomically
+from headpose.networks.backbones import check_backbone
+from headpose.networks.network import HeadposeNet, build_network
+from headpose.networks.released import load_snapshot
+from headpose.networks.state_dicts import load_strictly
+from usererror import UserError
+
+__all__ = [
+    "LoadedNetwork",
+    "load_snapshot",
+    "load_weights",
+    "save_weights",
+    "weights_from_bytes",
+    "weights_to_bytes",
+]
+
+_FORMAT = "hopetune headpose weights, version 1"
+
+# All in one entry: safetensors writes several in an order that changes from call to call.
+_METADATA_KEY = "hopetune"
+
+
+@dataclass(frozen=True)
+class LoadedNetwork:
+    """A network together with what it takes to use it.
+
+    Args:
+        net: the network; in evaluation mode and on the CPU where it comes from a file.
+        binning: what its logits mean.
+        image_px: side of the square images that it was trained on.
+    """
+
+    net: HeadposeNet
+    binning: Binning
+    image_px: int
+
+    def __post_init__(self) -> None:
+        if self.binning.count != self.net.n_bins:
+            raise ValueError(
+                f"a binning of {self.binning.count} for a network of {self.net.n_bins} bins"
+            )
+
+
+def weights_to_bytes(network: LoadedNetwork) -> bytes:
+    """The content of a weights file; equal networks give equal bytes."""
+    description = {
+        "format": _FORMAT,
+        "backbone": network.net.backbone,
+        "bin_width_deg": float(network.binning.width_deg),
+        "centres": network.binning.centres,
+        "image_px": network.image_px,
+    }
+    # Contiguous: safetensors knows no strides, and a network may be kept channels_last.
+    state = {
+        name: value.detach().cpu().contiguous() for name, value in network.net.state_dict().items()
+    }
+    content: bytes = safetensors.torch.save(state, {_METADATA_KEY: json.dumps(description)})
+    return content
+
+
+def weights_from_bytes(content: bytes, where: str) -> LoadedNetwork:
+    """The inverse of :func:`weights_to_bytes`.
+
+    Args:
+        where: the file or object to blame in an error.
+
+    Raises:
+        UserError: damaged, not of this format, or the tensors fit no such network.
+    """
+    try:
+        state = safetensors.torch.load(content)
+        description = _description(content)
+    except (safetensors.SafetensorError, ValueError, struct.error) as error:
+        raise UserError(
+            where,
+            "damaged, or not weights written by this program",
+            got=str(error)[:200],
+            rule="a safetensors file",
+            remedy="fetch or write it again",
+        ) from error
+    if description.get("format") != _FORMAT:
+        raise UserError(
+            where,
+            "not weights written by this program",
+            got=description.get("format", "no format in the metadata"),
+            rule=f"format {_FORMAT!r}",
+        )
+    try:
+        backbone, image_px = str(description["backbone"]), int(description["image_px"])
+        binning = Binning(float(description["bin_width_deg"]), description["centres"])
+    except (KeyError, ValueError, TypeError, UserError) as error:
+        raise UserError(where, "damaged metadata", got=str(error)) from error
+    check_backbone(backbone, where)
+    net = build_network(backbone, binning.count, seed=0)
+    load_strictly(net, state, where)
+    return LoadedNetwork(net.eval(), binning, image_px)
+
+
+def save_weights(net: HeadposeNet, binning: Binning, image_px: int, path: str | Path) -> None:
+    """Write a network as one file; nobody ever sees it half-written.
+
+    Raises:
+        UserError: the file cannot be written there.
+        ValueError: the binning is not the network's.
+    """
+    content = weights_to_bytes(LoadedNetwork(net, binning, image_px))
+    try:
+        write_atomically(Path(path), content)
+    except OSError as error:
+        raise UserError(
+            str(path),
+            "the weights cannot be written",
+            got=error.strerror,
+            remedy="check the folder, its permissions and the space on its disk",
+        ) from error
+
+
+def load_weights(path: str | Path) -> LoadedNetwork:
+    """Read a file of :func:`save_weights`.
+
+    Raises:
+        UserError: no such file, or as :func:`weights_from_bytes`.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(
+            str(path),
+            "the weights cannot be read",
+            got=error.strerror,
+            remedy="check the path",
+        ) from error
+    return weights_from_bytes(content, str(path))
+
+
+def _description(content: bytes) -> dict[str, Any]:
+    """What the header says of the network; safetensors tells it of files only, not of bytes.
+
+    Layout: 8 bytes little-endian length of the header, then the header as JSON.
+    """
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    described = json.loads(header.get("__metadata__", {}).get(_METADATA_KEY, "{}"))
+    return described if isinstance(described, dict) else {}

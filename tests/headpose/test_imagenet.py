@@ -1,0 +1,135 @@
+"""ImageNet weights: from a file, from a folder, from torchvision; never silently absent."""
+
+import urllib.request
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+from torchvision import models
+
+from headpose.networks.network import HeadposeNet, build_network
+from usererror import UserError
+
+
+def classifier_state(backbone: str) -> dict[str, Tensor]:
+    with torch.random.fork_rng():
+        torch.manual_seed(99)
+        classifier: nn.Module = models.get_model(backbone, weights=None)
+    return dict(classifier.state_dict())
+
+
+def assert_trunk_is(net: HeadposeNet, state: dict[str, Tensor], cut: str = "") -> None:
+    own = net.trunk.state_dict()
+    assert own
+    for key, value in own.items():
+        assert torch.equal(value, state[cut + key]), key
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2"])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_the_body_is_what_the_file_says(tmp_path: Path, backbone: str, suffix: str) -> None:
+    state = classifier_state(backbone)
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save(state, path)
+    else:
+        safetensors.torch.save_file(state, path)
+    assert_trunk_is(build_network(backbone, 6, imagenet=str(path), seed=1), state)
+
+
+def test_squeezenet_keeps_its_convolutions_only(tmp_path: Path) -> None:
+    state = classifier_state("squeezenet1_1")
+    path = tmp_path / "weights.pth"
+    torch.save(state, path)
+    net = build_network("squeezenet1_1", 6, imagenet=str(path), seed=1)
+    assert_trunk_is(net, state, cut="features.")
+
+
+def test_the_heads_depend_on_the_seed_and_not_on_the_file(tmp_path: Path) -> None:
+    torch.save(classifier_state("resnet18"), tmp_path / "resnet18.pth")
+    scratch = build_network("resnet18", 6, seed=1)
+    loaded = build_network("resnet18", 6, imagenet=str(tmp_path), seed=1)
+    for mine, other in zip(scratch.head_parameters(), loaded.head_parameters(), strict=True):
+        assert torch.equal(mine, other)
+
+
+@pytest.mark.parametrize("name", ["resnet18.pth", "resnet18-f37072fd.pth", "resnet18.safetensors"])
+def test_a_folder_serves_each_backbone_by_its_name(tmp_path: Path, name: str) -> None:
+    state = classifier_state("resnet18")
+    (tmp_path / "resnet18_notes.pth").write_text("another file")
+    (tmp_path / "resnet34.pth").write_text("another backbone")
+    if name.endswith(".pth"):
+        torch.save(state, tmp_path / name)
+    else:
+        safetensors.torch.save_file(state, tmp_path / name)
+    assert_trunk_is(build_network("resnet18", 6, imagenet=str(tmp_path)), state)
+
+
+def test_a_folder_without_the_backbone_or_with_two_of_it_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"not exactly one file .* for resnet18; got 'none'"):
+        build_network("resnet18", 6, imagenet=str(tmp_path))
+    for name in ("resnet18.pth", "resnet18-f37072fd.pth"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(UserError, match=r"got 'resnet18-f37072fd\.pth, resnet18\.pth'"):
+        build_network("resnet18", 6, imagenet=str(tmp_path))
+
+
+def test_a_missing_file_is_an_error_and_no_silent_start_from_scratch(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"absent\.pth: no such file"):
+        build_network("resnet18", 6, imagenet=str(tmp_path / "absent.pth"))
+
+
+def test_weights_of_another_backbone_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(classifier_state("resnet18"), path)
+    with pytest.raises(UserError, match=r"the weights are of another network; got '.* missing"):
+        build_network("resnet34", 6, imagenet=str(path))
+
+
+def test_side_outputs_and_old_names_in_published_files_are_understood(tmp_path: Path) -> None:
+    googlenet = classifier_state_with_side_outputs()
+    assert any(key.startswith("aux1.") for key in googlenet)
+    torch.save(googlenet, tmp_path / "googlenet.pth")
+    assert_trunk_is(build_network("googlenet", 6, imagenet=str(tmp_path)), googlenet)
+
+    state = classifier_state("densenet121")
+    old = {
+        key.replace("norm1", "norm.1").replace("conv2", "conv.2") if "denselayer" in key else key: v
+        for key, v in state.items()
+    }
+    assert old.keys() != state.keys()
+    torch.save(old, tmp_path / "densenet121.pth")
+    assert_trunk_is(build_network("densenet121", 6, imagenet=str(tmp_path)), state)
+
+
+def classifier_state_with_side_outputs() -> dict[str, Tensor]:
+    net: nn.Module = models.get_model("googlenet", weights=None, init_weights=False)
+    return dict(net.state_dict())
+
+
+def test_download_takes_the_first_published_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchvision looks into its cache first; the file name says which weights it wants."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    cache = tmp_path / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    state = classifier_state("resnet18")
+    torch.save(state, cache / "resnet18-f37072fd.pth")  # IMAGENET1K_V1
+    assert_trunk_is(build_network("resnet18", 6, imagenet="download"), state)
+
+
+def test_a_download_without_a_network_is_an_error_and_no_silent_start_from_scratch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_args: object, **_kwargs: object) -> None:
+        raise URLError("Network is unreachable")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.urlopen", unreachable)
+    monkeypatch.setattr(urllib.request, "urlopen", unreachable)
+    with pytest.raises(UserError, match=r"of resnet18 could not be fetched; got .*unreachable"):
+        build_network("resnet18", 6, imagenet="download")
