@@ -1,0 +1,242 @@
+"""Preparing a set, opening it, and refusing what is damaged or missing."""
+
+import json
+import shutil
+from collections import namedtuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+from faces import write_300w_lp, write_sample
+from PIL import Image
+
+from headpose.data import preparation
+from headpose.data.crops import face_box, square_view
+from headpose.data.manifest import PrepareSettings
+from headpose.data.prepared import PreparedSet, is_prepared, prepare
+from headpose.data.readers import scan
+from usererror import UserError
+
+SMALL = PrepareSettings(stored_px=40, max_left_out_fraction=0.5)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    root = tmp_path / "300W LP"
+    write_300w_lp(root, faces=4)
+    return root
+
+
+@pytest.fixture
+def prepared(source: Path, tmp_path: Path) -> Path:
+    prepare("300w-lp", source, tmp_path / "prepared", SMALL)
+    return tmp_path / "prepared"
+
+
+def test_a_prepared_set_holds_the_crops_and_labels_of_its_source(
+    source: Path, tmp_path: Path
+) -> None:
+    seen = []
+    manifest = prepare(
+        "300w-lp", source, tmp_path / "set", SMALL, lambda done, total: seen.append((done, total))
+    )
+    assert seen == [(done, 8) for done in range(1, 9)]
+    opened = PreparedSet.open(tmp_path / "set", verify_images=True)
+    samples = scan("300w-lp", source).samples
+    assert opened.manifest == manifest
+    assert len(opened) == manifest.count == 8
+    assert opened.names == tuple(sample.name for sample in samples)
+    assert opened.photos == tuple(sample.photo for sample in samples)
+    np.testing.assert_allclose(opened.angles_deg, [s.angles_deg for s in samples], rtol=1e-6)
+    sample = samples[5]
+    box = face_box("300w-lp", sample.landmarks_px, looseness=0.3)
+    expected = square_view(Image.open(sample.image_path), box, 40, scale=1 / 0.8)
+    np.testing.assert_array_equal(opened.images_u8[5], np.asarray(expected))
+    middle = np.median(opened.angles_deg[:, 0])
+    assert manifest.percentiles_deg["yaw"][1] == pytest.approx(middle, abs=0.01)
+
+
+def test_nothing_but_the_four_files_is_left(prepared: Path) -> None:
+    names = {path.name for path in prepared.iterdir()}
+    assert names == {"images.npy", "angles.npy", "names.json", "manifest.json"}
+    assert {path.name for path in prepared.parent.iterdir()} == {"300W LP", "prepared"}
+
+
+def test_the_fingerprint_follows_content_and_view_and_nothing_else(
+    source: Path, tmp_path: Path
+) -> None:
+    def fingerprint(place: str, settings: PrepareSettings, workers: int | None = None) -> str:
+        return prepare("300w-lp", source, tmp_path / place, settings, workers=workers).fingerprint
+
+    first = fingerprint("a", SMALL)
+    same = PrepareSettings(stored_px=40, max_left_out_fraction=0.1, looseness=0.3)
+    assert fingerprint("b", same, workers=3) == first
+    assert fingerprint("c", PrepareSettings(stored_px=40, view_fraction=0.7)) != first
+    write_sample(source, "AFW/AFW_1000_1_0", angles_deg=(1.0, 2.0, 3.0))
+    assert fingerprint("d", SMALL) != first
+
+
+def test_damaged_files_are_counted_named_and_left_out(source: Path, tmp_path: Path) -> None:
+    folder = source / "AFW"
+    truncated = folder / "AFW_1000_1_0.jpg"
+    truncated.write_bytes(truncated.read_bytes()[:2000])
+    (folder / "AFW_1001_1_0.jpg").write_bytes(b"no picture at all")
+    (folder / "AFW_1002_1_0.mat").unlink()
+    write_sample(source, "AFW/AFW_1003_1_0", fields={"pt2d": np.full((2, 68), 7.0)})
+    write_sample(source, "AFW/AFW_1003_1_1", angles_deg=(120.0, 0.0, 0.0))
+    manifest = prepare("300w-lp", source, tmp_path / "set", SMALL)
+    reasons = {entry.name.rsplit("/", 1)[-1]: entry.reason for entry in manifest.left_out}
+    assert set(reasons) == {
+        "AFW_1000_1_0",
+        "AFW_1001_1_0",
+        "AFW_1002_1_0",
+        "AFW_1003_1_0",
+        "AFW_1003_1_1",
+    }
+    assert "the jpg file is damaged: image file is truncated" in reasons["AFW_1000_1_0"]
+    assert reasons["AFW_1001_1_0"] == "the jpg file is damaged: not a JPEG picture"
+    assert reasons["AFW_1002_1_0"] == "no mat file beside its twin"
+    assert "span no area" in reasons["AFW_1003_1_0"]
+    assert "beyond ±99°" in reasons["AFW_1003_1_1"]
+    opened = PreparedSet.open(tmp_path / "set", verify_images=True)
+    assert opened.images_u8.shape == (3, 40, 40, 3)
+    assert opened.manifest.left_out == manifest.left_out
+
+
+def test_too_many_damaged_files_fail_with_their_names(source: Path, tmp_path: Path) -> None:
+    (source / "AFW" / "AFW_1000_1_0.mat").unlink()
+    settings = PrepareSettings(stored_px=40, max_left_out_fraction=0.05)
+    with pytest.raises(UserError, match="1 of 8 samples are damaged") as caught:
+        prepare("300w-lp", source, tmp_path / "set", settings)
+    assert "'AFW/AFW_1000_1_0': no mat file beside its twin" in str(caught.value)
+    assert {path.name for path in tmp_path.iterdir()} == {"300W LP"}  # and nothing is left behind
+
+
+def test_poses_beyond_the_limit_do_not_count_as_damage(tmp_path: Path) -> None:
+    for number, yaw in enumerate((5.0, 120.0, 130.0)):
+        write_sample(tmp_path / "src", f"image0000{number}", angles_deg=(yaw, 0.0, 0.0))
+    settings = PrepareSettings(stored_px=40, max_left_out_fraction=0.0)
+    manifest = prepare("aflw2000", tmp_path / "src", tmp_path / "set", settings)
+    assert (manifest.count, len(manifest.left_out)) == (1, 2)
+    (tmp_path / "src" / "image00000.jpg").unlink()
+    (tmp_path / "src" / "image00000.mat").unlink()
+    with pytest.raises(UserError, match="no sample can be used"):
+        prepare("aflw2000", tmp_path / "src", tmp_path / "set2", settings)
+
+
+def test_a_taken_destination_is_left_alone(source: Path, prepared: Path) -> None:
+    before = (prepared / "manifest.json").read_text()
+    with pytest.raises(UserError, match="is taken"):
+        prepare("300w-lp", source, prepared, SMALL)
+    assert (prepared / "manifest.json").read_text() == before
+
+
+def test_a_full_disk_is_told_before_the_work_begins(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(100, 90, 10))
+    with pytest.raises(UserError, match="no room on the disk"):
+        prepare("300w-lp", source, tmp_path / "set", SMALL)
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_disk_that_fills_up_on_the_way_leaves_nothing_behind(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(preparation, "_sync", full)
+    with pytest.raises(UserError, match="no room on the disk"):
+        prepare("300w-lp", source, tmp_path / "set", SMALL)
+    assert {path.name for path in tmp_path.iterdir()} == {"300W LP"}
+
+
+def test_a_missing_set_is_the_users_error(tmp_path: Path) -> None:
+    assert not is_prepared(tmp_path)
+    with pytest.raises(UserError, match="no prepared data set here"):
+        PreparedSet.open(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["images.npy", "angles.npy", "names.json"])
+def test_a_shortened_or_absent_file_is_named(prepared: Path, name: str) -> None:
+    path = prepared / name
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(UserError, match="the prepared data set is damaged") as caught:
+        PreparedSet.open(prepared)
+    assert caught.value.where == str(path)
+    path.unlink()
+    with pytest.raises(UserError, match="no such file"):
+        PreparedSet.open(prepared)
+
+
+@pytest.mark.parametrize("name", ["images.npy", "angles.npy", "names.json"])
+def test_a_changed_byte_is_found_by_its_sum(prepared: Path, name: str) -> None:
+    path = prepared / name
+    raw = bytearray(path.read_bytes())
+    raw[-5] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(UserError, match="sha256"):
+        PreparedSet.open(prepared, verify_images=True)
+    if name != "images.npy":
+        with pytest.raises(UserError, match="sha256"):
+            PreparedSet.open(prepared)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda raw: raw.update(count=7), "damaged"),
+        (lambda raw: raw["settings"].update(view_fraction=0.5), "does not fit its own fingerprint"),
+        (lambda raw: raw.update(format_version=0), "another format version"),
+        (lambda raw: raw.pop("files"), "not a readable manifest"),
+        (lambda raw: raw["settings"].update(stored_px=64), "damaged"),
+    ],
+)
+def test_a_changed_manifest_is_refused(prepared: Path, change: object, message: str) -> None:
+    path = prepared / "manifest.json"
+    raw = json.loads(path.read_text())
+    change(raw)  # type: ignore[operator]
+    path.write_text(json.dumps(raw))
+    with pytest.raises(UserError, match=message):
+        PreparedSet.open(prepared)
+
+
+def test_a_manifest_of_garbage_is_refused(prepared: Path) -> None:
+    (prepared / "manifest.json").write_bytes(b"\xff\x00{")
+    with pytest.raises(UserError, match="damaged"):
+        PreparedSet.open(prepared)
+    (prepared / "manifest.json").write_text("[]")
+    with pytest.raises(UserError, match="not a readable manifest"):
+        PreparedSet.open(prepared)
+
+
+def test_a_view_finer_than_what_is_stored_is_refused(prepared: Path) -> None:
+    opened = PreparedSet.open(prepared)
+    opened.require_view_px(32)
+    with pytest.raises(UserError, match=r"stored_px >= 80"):
+        opened.require_view_px(64)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("stored_px", 31),
+        ("view_fraction", 1.2),
+        ("policy", "loose"),
+        ("looseness", -0.1),
+        ("max_left_out_fraction", 2.0),
+    ],
+)
+def test_illegal_settings_are_refused_by_field_name(field: str, value: object) -> None:
+    with pytest.raises(UserError) as caught:
+        PrepareSettings(**{field: value})  # type: ignore[arg-type]
+    assert caught.value.where == f"PrepareSettings.{field}"
+
+
+def test_genuine_files_are_prepared_whole(realdata: Path, tmp_path: Path) -> None:
+    manifest = prepare(
+        "aflw2000", realdata / "AFLW2000", tmp_path / "set", PrepareSettings(stored_px=64)
+    )
+    assert (manifest.count, manifest.left_out) == (8, ())
