@@ -1,0 +1,168 @@
+"""What the network sees: random views for training, the central view for everything else.
+
+A view is one affine resampling of a stored crop: moved, scaled, turned and mirrored at once. The
+parameters of a whole epoch are drawn in one go, labels included; a step only resamples.
+
+Letters: N images, S side of the stored crops, P side of a view, both in pixels.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from headpose.angles import mirror, turn_clockwise, within_limit
+
+# Normalisation of all torchvision weights, of pixels scaled to [0, 1].
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+# Hopenet blurs with PIL's BLUR, a ring with a standard deviation of 1.66 px, on crops of about
+# 300 px of a side.
+_BLUR_SIGMA_OF_SIDE = 1.66 / 300
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How views vary; the fields are those of ``headpose.config.TrainConfig``."""
+
+    flip: float = 0.0
+    blur: float = 0.0
+    rotate_deg: float = 0.0
+    crop_jitter: float = 0.0
+
+
+@dataclass(frozen=True)
+class Views:
+    """Views of N images.
+
+    Attributes:
+        thetas: (N, 2, 3) float32, from view to stored coordinates, both within [−1, 1] from edge
+            to edge, x to the right and y down; as ``torch.nn.functional.affine_grid`` takes them.
+        angles_deg: (N, 3) float32 yaw, pitch, roll of what the views show.
+        blurred: (N,) bool.
+        view_fraction: share of the stored side that an unscaled view covers.
+    """
+
+    thetas: Tensor
+    angles_deg: Tensor
+    blurred: Tensor
+    view_fraction: float
+
+    def of(self, index: slice) -> "Views":
+        """The views of some of the images."""
+        return replace(
+            self,
+            thetas=self.thetas[index],
+            angles_deg=self.angles_deg[index],
+            blurred=self.blurred[index],
+        )
+
+
+def draw_views(
+    angles_deg: Tensor, view_fraction: float, augmentation: Augmentation, generator: Generator
+) -> Views:
+    """Draw a random view of each image, on the CPU.
+
+    The view is moved and scaled, its content turned about its centre, and mirrored last. A turn
+    that would lead the label beyond ±99° is left out for that image.
+
+    Args:
+        angles_deg: (N, 3) yaw, pitch, roll of the stored crops.
+        view_fraction: share of the stored side that an unscaled view covers.
+        augmentation: how much.
+        generator: the only source of randomness.
+    """
+    count = len(angles_deg)
+    # One row a property, always drawn: switching one off changes no other.
+    unit = torch.rand(6, count, generator=generator)
+    jitter = augmentation.crop_jitter
+    scale = 1 + jitter * (2 * unit[0] - 1)
+    shift = jitter * (2 * unit[1:3] - 1)
+    turn_deg = augmentation.rotate_deg * (2 * unit[3] - 1)
+    flipped = unit[4] < augmentation.flip
+    blurred = unit[5] < augmentation.blur
+
+    turned_deg = turn_clockwise(angles_deg, turn_deg)
+    keeps_label = within_limit(turned_deg)
+    turn_deg = torch.where(keeps_label, turn_deg, 0.0)
+    # Without a turn the label stays as it is, to the last bit.
+    is_turned = (keeps_label & (turn_deg != 0))[:, None]
+    labels_deg = torch.where(is_turned, turned_deg, angles_deg)
+    labels_deg = torch.where(flipped[:, None], mirror(labels_deg), labels_deg)
+    thetas = _thetas(view_fraction, scale, shift, turn_deg, flipped)
+    return Views(thetas, labels_deg, blurred, view_fraction)
+
+
+def central_views(angles_deg: Tensor, view_fraction: float) -> Views:
+    """The view of each image at test time: nothing moved, turned, mirrored or blurred."""
+    count = len(angles_deg)
+    zeros = torch.zeros(count)
+    thetas = _thetas(
+        view_fraction, torch.ones(count), torch.zeros(2, count), zeros, zeros.to(torch.bool)
+    )
+    return Views(thetas, angles_deg, zeros.to(torch.bool), view_fraction)
+
+
+def _thetas(
+    view_fraction: float, scale: Tensor, shift: Tensor, turn_deg: Tensor, flipped: Tensor
+) -> Tensor:
+    """(N, 2, 3) maps from view to stored coordinates.
+
+    Content turned clockwise by a (y down) lies at view position R(a)·p for stored position p, so
+    the map from view to stored is R(−a). Shifts are shares of the view's side, which is 2 units.
+    """
+    radians = torch.deg2rad(turn_deg)
+    cos, sin = view_fraction * scale * radians.cos(), view_fraction * scale * radians.sin()
+    sign = torch.where(flipped, -1.0, 1.0)  # mirrored last, so undone first: acts on view x
+    move = 2 * view_fraction * shift
+    rows = (torch.stack((sign * cos, sin, move[0])), torch.stack((-sign * sin, cos, move[1])))
+    return torch.stack(rows).permute(2, 0, 1).contiguous()
+
+
+def render(images_u8: Tensor, views: Views, image_px: int) -> Tensor:
+    """Resample stored crops into views, on the device of the crops.
+
+    Args:
+        images_u8: (N, S, S, 3) uint8.
+        views: of the same N images; may lie on the CPU.
+        image_px: P.
+
+    Returns:
+        (N, 3, P, P) float32, normalised for ImageNet weights; black beyond the stored crop.
+    """
+    device = images_u8.device
+    sources = images_u8.permute(0, 3, 1, 2).float()
+    # Two points a pixel's distance apart must not skip stored pixels between them.
+    reduction = int(sources.shape[-1] * views.view_fraction / image_px)
+    if reduction >= 2:
+        sources = F.adaptive_avg_pool2d(sources, sources.shape[-1] // reduction)
+    thetas = views.thetas.to(device, non_blocking=True)
+    grid = F.affine_grid(thetas, [len(thetas), 3, image_px, image_px], align_corners=False)
+    pixels = F.grid_sample(sources, grid, mode="bilinear", align_corners=False)
+    blurred = views.blurred.nonzero().flatten()
+    if len(blurred):  # looked at on the CPU, so that no step waits for a GPU
+        index = blurred.to(device, non_blocking=True)
+        pixels[index] = _blur(pixels[index])
+    return _normalised(pixels)
+
+
+def _normalised(pixels: Tensor) -> Tensor:
+    """From [0, 255] to the input of ImageNet weights, in place."""
+    mean = pixels.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
+    std = pixels.new_tensor(IMAGENET_STD).view(1, 3, 1, 1)
+    return pixels.mul_(1 / (255 * std)).sub_(mean / std)
+
+
+def _blur(pixels: Tensor) -> Tensor:
+    """A Gaussian that is as wide, in shares of the side, as the original's blur. (N, 3, P, P)"""
+    sigma = _BLUR_SIGMA_OF_SIDE * pixels.shape[-1]
+    radius = max(1, math.ceil(3 * sigma))
+    offsets = torch.arange(-radius, radius + 1, device=pixels.device, dtype=pixels.dtype)
+    kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
+    kernel = (kernel / kernel.sum()).expand(3, 1, 1, -1)
+    padded = F.pad(pixels, (radius,) * 4, mode="replicate")
+    rows = F.conv2d(padded, kernel, groups=3)
+    return F.conv2d(rows, kernel.transpose(2, 3), groups=3)
