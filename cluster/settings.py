@@ -24,6 +24,12 @@ STATE_DIR_VARIABLE = "HOPETUNE_STATE_DIR"
 SETTINGS_FILE_NAME = "settings.toml"
 DEFAULT_STATE_DIR = Path("~/.hopetune")
 
+RAY_ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Ray replaces 127.0.0.1 by the host's outer address, and listens there, unless this says no
+(its name tells of its first use; read in ray 2.60's `services.get_node_ip_address`)."""
+
+_WRITTEN_BY_UP = "# Written by `hopetune up`: holds passwords, keep it private."
+
 
 class Settings(BaseSettings):
     """Addresses and credentials of the servers that searches use; secrets never show in repr."""
@@ -96,7 +102,10 @@ class Settings(BaseSettings):
             "MLFLOW_S3_ENDPOINT_URL": self.s3_endpoint,
             "MLFLOW_TRACKING_URI": self.mlflow_uri,
         }
-        return {name: str(value) for name, value in found.items() if value is not None}
+        environment = {name: str(value) for name, value in found.items() if value is not None}
+        if self.ray_address and self.ray_address.startswith("127.0.0.1:"):
+            environment |= RAY_ON_LOOPBACK
+        return environment
 
 
 def env_name(field: str) -> str:
@@ -163,13 +172,22 @@ def read_settings_file(path: Path) -> dict[str, Any]:
 
 def to_toml(settings: Settings) -> str:
     """The text of a settings file, secrets in clear: write it with mode 600."""
-    lines = ["# Written by `hopetune up`: holds passwords, keep it private."]
+    lines = [_WRITTEN_BY_UP]
     for name in type(settings).model_fields:
         value = getattr(settings, name)
         if value is not None:
             # A TOML basic string is a JSON string, as long as nothing becomes a surrogate pair.
             lines.append(f"{name} = {json.dumps(settings.require(name), ensure_ascii=False)}")
     return "\n".join(lines) + "\n"
+
+
+def is_written_by_up(path: Path) -> bool:
+    """Whether a settings file is the local servers' own, not a person's."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return file.readline().rstrip("\n") == _WRITTEN_BY_UP
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
 def _field_error(error: ValidationError, path: Path) -> UserError:

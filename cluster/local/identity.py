@@ -1,0 +1,38 @@
+"""Which process a pid meant: pids are used again, a pid with its start time is not.
+
+Standard library only on Linux, because :mod:`cluster.local.launch` imports this in every start.
+"""
+
+from pathlib import Path
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def start_mark(pid: int) -> str | None:
+    """What tells this process from every other one that ever had its pid; None if it is dead.
+
+    On Linux the boot and the start in clock ticks since that boot: unlike a time of day they do
+    not move when the clock is set. A zombie counts as dead.
+    """
+    if not _BOOT_ID.exists():
+        return _create_time(pid)
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The command name may hold spaces and brackets: count fields after the last bracket.
+    fields = stat.rpartition(")")[2].split()
+    state, start_ticks = fields[0], fields[19]  # proc(5): fields 3 and 22
+    if state in "ZX":
+        return None
+    return f"{_BOOT_ID.read_text(encoding='ascii').strip()}:{start_ticks}"
+
+
+def _create_time(pid: int) -> str | None:
+    import psutil  # noqa: PLC0415 (not needed on Linux)
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.2f}"
+    except psutil.NoSuchProcess:
+        return None

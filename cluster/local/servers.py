@@ -1,0 +1,226 @@
+"""``hopetune up``, ``status`` and ``down``: the local servers as one thing.
+
+Safe to run at any time and again: ``up`` starts what is not running and reports the rest, ``down``
+ends everything that any ``up`` on this state directory has started, and data is found again.
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from cluster.local import credentials as secret_files
+from cluster.local import mlflow_server, ports, postgres, processes, ray_head, seaweed
+from cluster.local.credentials import Credentials
+from cluster.local.files import write_private
+from cluster.local.server import Progress, Server, UnhealthyError, ensure_running, stop
+from cluster.local.state import StateDir
+from cluster.settings import Settings, is_written_by_up, read_settings_file, to_toml
+from usererror import UserError
+
+NAMES = (postgres.NAME, seaweed.NAME, mlflow_server.NAME, ray_head.NAME)
+BUCKET = "hopetune"
+
+_LEFTOVER_GRACE_S = 10.0
+
+
+@dataclass(frozen=True)
+class ServerStatus:
+    """How one local server is.
+
+    Attributes:
+        address: where it listens; None if it was never started.
+        pid: None if it does not run.
+        healthy: it runs and answers.
+        detail: what is wrong, in words; empty if nothing is.
+    """
+
+    name: str
+    address: str | None
+    pid: int | None
+    healthy: bool
+    detail: str
+
+
+def up(state_dir: Path, *, logical_gpus: int | None = None, progress: Progress = print) -> Settings:
+    """Have all local servers running and well, starting those that are not.
+
+    Args:
+        state_dir: holds all data, logs and secrets; made if missing.
+        logical_gpus: trials at a time on a machine without a GPU (2); counts when Ray starts.
+        progress: takes a line now and then, from several threads in turn.
+
+    Returns:
+        The settings, which are also in ``state_dir/settings.toml``.
+
+    Raises:
+        UserError: bad arguments, damaged files, or a server that does not get well (names its log).
+    """
+    if logical_gpus is not None and logical_gpus < 1:
+        raise UserError("--logical-gpus", "too few", got=logical_gpus, rule="at least 1")
+    state = StateDir(state_dir.expanduser().absolute())
+    state.create()
+    with state.lock(progress) as lock_fd:
+        _refuse_other_settings(state)
+        _end_leftovers(state, [name for name in NAMES if name not in _alive(state)])
+        credentials = secret_files.load_or_create(state.secrets)
+        chosen = _choose_ports(state)
+        servers = _build(state, chosen, credentials, logical_gpus or ray_head.DEFAULT_LOGICAL_GPUS)
+        _start(servers, state, lock_fd, _one_at_a_time(progress))
+        settings = _settings(state, chosen, credentials)
+        write_private(state.settings, to_toml(settings))
+    return settings
+
+
+def status(state_dir: Path) -> list[ServerStatus]:
+    """How each local server is; changes nothing."""
+    state = StateDir(state_dir.expanduser().absolute())
+    remembered = ports.load(state.ports)
+    if not remembered:
+        return [ServerStatus(name, None, None, False, "never started") for name in NAMES]
+    credentials = secret_files.load_or_create(state.secrets)
+    servers = _build(state, remembered, credentials, None)
+    with ThreadPoolExecutor(len(servers)) as pool:
+        return list(pool.map(lambda server: _status_of(server, state), servers.values()))
+
+
+def down(state_dir: Path, *, progress: Progress = print) -> None:
+    """End every process that ``up`` started on this state directory; the data stays.
+
+    Raises:
+        UserError: another ``up`` or ``down`` does not end, or a process could not be ended.
+    """
+    state = StateDir(state_dir.expanduser().absolute())
+    if not state.root.is_dir():
+        return
+    with state.lock(progress):
+        remembered = ports.load(state.ports)
+        if remembered:
+            credentials = secret_files.load_or_create(state.secrets)
+            servers = _build(state, remembered, credentials, None)
+            # Those that use the others go first.
+            for names in ((ray_head.NAME, mlflow_server.NAME), (seaweed.NAME, postgres.NAME)):
+                with ThreadPoolExecutor(len(names)) as pool:
+                    list(pool.map(lambda name: stop(servers[name], state), names))
+            seaweed.remove_sockets(remembered[seaweed.NAME])
+        _end_leftovers(state, NAMES)
+        state.remove_short_folder()
+        if is_written_by_up(state.settings):
+            state.settings.unlink()
+
+
+def _build(
+    state: StateDir, chosen: ports.Ports, credentials: Credentials, logical_gpus: int | None
+) -> dict[str, Server]:
+    return {
+        server.name: server
+        for server in (
+            postgres.server(state, chosen[postgres.NAME]["sql"], credentials),
+            seaweed.server(state, chosen[seaweed.NAME], credentials, BUCKET),
+            mlflow_server.server(state, chosen, credentials, BUCKET),
+            ray_head.server(state, chosen[ray_head.NAME], credentials, logical_gpus),
+        )
+    }
+
+
+def _choose_ports(state: StateDir) -> ports.Ports:
+    chosen = ports.choose(ports.load(state.ports), _alive(state))
+    ports.save(state.ports, chosen)
+    return chosen
+
+
+def _alive(state: StateDir) -> list[str]:
+    records = {name: processes.read_record(state.record(name)) for name in NAMES}
+    return [name for name, record in records.items() if record is not None and record.alive]
+
+
+def _start(servers: dict[str, Server], state: StateDir, lock_fd: int, progress: Progress) -> None:
+    """All at once, but for MLflow, which needs PostgreSQL at its start."""
+    cancelled = threading.Event()
+
+    def run(*names: str) -> None:
+        for name in names:
+            ensure_running(
+                servers[name], state, lock_fd=lock_fd, progress=progress, cancelled=cancelled
+            )
+
+    chains = ((ray_head.NAME,), (postgres.NAME, mlflow_server.NAME), (seaweed.NAME,))
+    with ThreadPoolExecutor(len(chains)) as pool:
+        futures: list[Future[None]] = [pool.submit(run, *names) for names in chains]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            cancelled.set()
+            raise
+
+
+def _settings(state: StateDir, chosen: ports.Ports, credentials: Credentials) -> Settings:
+    # Not Settings(…): the environment wins there, and says nothing of these servers.
+    return Settings.model_construct(
+        state_dir=state.root,
+        study_url=SecretStr(postgres.url("hopetune", chosen[postgres.NAME]["sql"], credentials)),
+        mlflow_uri=f"http://{ports.LOOPBACK}:{chosen[mlflow_server.NAME]['http']}",
+        mlflow_artifact_root=mlflow_server.artifact_root(BUCKET),
+        s3_endpoint=seaweed.endpoint(chosen[seaweed.NAME]),
+        s3_bucket=BUCKET,
+        s3_credentials_file=credentials.s3_credentials_file,
+        ray_address=ray_head.gcs_address(chosen[ray_head.NAME]),
+        ray_jobs_address=ray_head.dashboard_address(chosen[ray_head.NAME]),
+        ray_token_file=credentials.ray_token_file,
+    )
+
+
+def _status_of(server: Server, state: StateDir) -> ServerStatus:
+    record = processes.read_record(state.record(server.name))
+    if record is None or not record.alive:
+        return ServerStatus(server.name, server.address, None, False, "not running")
+    try:
+        server.check()
+    except UnhealthyError as error:
+        return ServerStatus(server.name, server.address, record.pid, False, str(error))
+    return ServerStatus(server.name, server.address, record.pid, True, "")
+
+
+def _end_leftovers(state: StateDir, names: Iterable[str]) -> None:
+    """End what outlived its server: a killed one's children, a job's driver.
+
+    They bear their server's mark. PostgreSQL writes over it, but notes its pid beside its data.
+    """
+    if postgres.NAME in names and (pid := postgres.stray(state)) is not None:
+        family = processes.family_of(pid)
+        processes.end(family, signal_number=signal.SIGINT, grace_s=_LEFTOVER_GRACE_S)
+    leftovers = processes.marked(state.root, names)
+    for process in leftovers:
+        processes.end([process], signal_number=signal.SIGKILL, grace_s=_LEFTOVER_GRACE_S)
+    if remaining := processes.marked(state.root, names):
+        raise UserError(
+            str(state.root),
+            "some processes of its servers could not be ended",
+            got=[process.pid for process in remaining],
+        )
+
+
+def _refuse_other_settings(state: StateDir) -> None:
+    """Never write over settings that a person wrote for other servers."""
+    read_settings_file(state.settings)
+    if state.settings.exists() and not is_written_by_up(state.settings):
+        raise UserError(
+            str(state.settings),
+            "names servers that `hopetune up` did not start",
+            remedy="use those servers, or move the file away, or name another state directory",
+        )
+
+
+def _one_at_a_time(progress: Progress) -> Callable[[str], None]:
+    lock = threading.Lock()
+
+    def report(line: str) -> None:
+        with lock:
+            progress(line)
+
+    return report
