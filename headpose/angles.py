@@ -50,6 +50,22 @@ def from_pose_para(pose_para: npt.NDArray[np.floating]) -> npt.NDArray[np.float6
     return np.array([yaw, pitch, roll])
 
 
+def to_pose_para(
+    angles_deg: npt.NDArray[np.floating], placement: npt.NDArray[np.floating]
+) -> npt.NDArray[np.float32]:
+    """Write the angles as 300W-LP and AFLW2000 do: the inverse of :func:`from_pose_para`.
+
+    Args:
+        angles_deg: (3,) yaw, pitch, roll.
+        placement: (4,) tx, ty, tz, scale.
+
+    Returns:
+        (1, 7) pitch, yaw, roll in radians, then the placement.
+    """
+    yaw, pitch, roll = np.deg2rad(angles_deg)
+    return np.array([[pitch, yaw, roll, *placement]], dtype=np.float32)
+
+
 def rotation_matrices(angles_deg: Tensor) -> Tensor:
     """Rotation of each pose.
 
