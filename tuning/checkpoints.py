@@ -1,8 +1,8 @@
 """Checkpoints in S3, one folder for each prefix key.
 
 ``weights.safetensors`` (the network, loadable on its own), ``optimiser.pt`` (what going on needs
-beside it) and, written last, ``manifest.json`` with their sha256 and the metrics of all epochs up to
-this one. A folder without a manifest does not exist for a reader, so nobody reads half of one.
+beside it) and, written last, ``manifest.json`` with their sha256 and the metrics of all epochs up
+to this one. A folder without a manifest does not exist for a reader, so nobody reads half of one.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from tuning.objects import AbsentObject, Objects, Place
+from tuning.objects import AbsentObjectError, Objects, Place
 from usererror import UserError
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ SPOOL = 2  # checkpoints waiting in memory, then training waits for the storage;
 Metrics = dict[str, float]
 
 
-class DamagedCheckpoint(Exception):
+class DamagedCheckpointError(Exception):
     """The objects do not fit their manifest."""
 
 
@@ -85,7 +85,7 @@ class CheckpointStore:
                 continue
             try:
                 return manifest, self._load(manifest)
-            except (DamagedCheckpoint, AbsentObject) as error:
+            except (DamagedCheckpointError, AbsentObjectError) as error:
                 log.warning("checkpoint %s is damaged and passed over: %s", key, error)
         return None
 
@@ -93,7 +93,7 @@ class CheckpointStore:
         """What the folder of a key says; none where there is no whole checkpoint."""
         try:
             content = self._objects.get(self.place(key) / MANIFEST)
-        except AbsentObject:
+        except AbsentObjectError:
             return None
         try:
             return Manifest(**json.loads(content))
@@ -160,7 +160,7 @@ class CheckpointStore:
         for name in (WEIGHTS, OPTIMISER):
             contents[name] = self._objects.get(self.place(manifest.key) / name)
             if _sha256(contents[name]) != manifest.sha256.get(name):
-                raise DamagedCheckpoint(f"{name} does not have the sha256 of its manifest")
+                raise DamagedCheckpointError(f"{name} does not have the sha256 of its manifest")
         # weights_only: an object store is not a place from which to unpickle code.
         optimiser = torch.load(io.BytesIO(contents[OPTIMISER]), weights_only=True)
         return Snapshot(contents[WEIGHTS], optimiser)

@@ -1,4 +1,4 @@
-"""Prepared data sets in S3: published once, fetched once for each node, shared by all its trials."""
+"""Prepared data sets in S3: published once, fetched once a node, shared by all its trials."""
 
 import fcntl
 import json
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from headpose.data.prepared import PreparedSet, verify
-from tuning.objects import AbsentObject, Objects, Place, parse_place
+from headpose.data.prepared import PreparedSet
+from tuning.objects import AbsentObjectError, Objects, Place, parse_place
 from usererror import UserError
 
 MANIFEST = "manifest.json"
@@ -54,7 +54,7 @@ def fingerprint_of(uri: str, objects: Objects) -> str:
 def _remote_manifest(place: Place, objects: Objects) -> bytes:
     try:
         return objects.get(place / MANIFEST)
-    except AbsentObject:
+    except AbsentObjectError:
         remedy = f"`hopetune data prepare LAYOUT SOURCE --to {place}`"
         raise UserError(str(place), "no prepared data set", remedy=remedy) from None
 
@@ -65,7 +65,7 @@ def _fetch(place: Place, folder: Path, objects: Objects) -> None:
     try:
         for key in objects.keys(place / ""):
             objects.download(Place(place.bucket, key), part / Path(key).name)
-        verify(part)
+        PreparedSet.open(part, verify_images=True)
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
     finally:

@@ -1,4 +1,4 @@
-"""Is the candidate better than the champion? A paired bootstrap over test images, as a pure function.
+"""Is the candidate better than the champion? A paired bootstrap over test images; pure.
 
 Efron & Tibshirani, "An Introduction to the Bootstrap" (1993), percentile interval; paired, because
 both networks look at the same images and most of an image's difficulty is common to both.

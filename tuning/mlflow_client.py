@@ -19,7 +19,7 @@ from mlflow.types import Schema, TensorSpec
 
 from cluster.settings import Settings
 from tuning.checkpoints import WEIGHTS
-from tuning.objects import AbsentObject, Objects, Place, parse_place
+from tuning.objects import AbsentObjectError, Objects, Place, parse_place
 from tuning.projection import SEARCH_TAG, TRIAL_TAG, RunState
 from tuning.worker import CHECKPOINTS
 from usererror import UserError
@@ -125,9 +125,7 @@ class MlflowRuns:
         run_id = run.info.run_id
         known = self._done.get(state.trial)
         old = set(known.points) if known else set()
-        metrics = [
-            Metric(p.name, p.value, p.at_ms, p.step) for p in state.points if p not in old
-        ]
+        metrics = [Metric(p.name, p.value, p.at_ms, p.step) for p in state.points if p not in old]
         params = [Param(name, value) for name, value in state.params.items()] if not known else []
         tags = [RunTag(name, value) for name, value in state.tags.items()]
         for batch in _batches(metrics, METRICS_A_BATCH):
@@ -157,7 +155,7 @@ class MlflowRuns:
             return
         try:
             self._objects.copy(self._checkpoints / key / WEIGHTS, target)
-        except AbsentObject as error:
+        except AbsentObjectError as error:
             raise UserError(str(error), "a completed trial has no checkpoint") from error
 
 

@@ -44,7 +44,7 @@ def parse_place(uri: str) -> Place:
     return Place(parts.netloc, parts.path.strip("/"))
 
 
-class AbsentObject(LookupError):
+class AbsentObjectError(LookupError):
     """There is no object at that place."""
 
 
@@ -82,7 +82,7 @@ class Objects:
         """The content of an object.
 
         Raises:
-            AbsentObject: there is none.
+            AbsentObjectError: there is none.
         """
         answer = self._call("get_object", place, Bucket=place.bucket, Key=place.key)
         content: bytes = answer["Body"].read()
@@ -91,7 +91,7 @@ class Objects:
     def exists(self, place: Place) -> bool:
         try:
             self._call("head_object", place, Bucket=place.bucket, Key=place.key)
-        except AbsentObject:
+        except AbsentObjectError:
             return False
         return True
 
@@ -103,7 +103,7 @@ class Objects:
         """An object to a file, in parallel ranges where it is large.
 
         Raises:
-            AbsentObject: there is none.
+            AbsentObjectError: there is none.
         """
         self._call_path("download_file", place, place.bucket, place.key, str(path))
 
@@ -143,7 +143,7 @@ class Objects:
     def _explained(self, error: Exception, place: Place) -> Exception:
         code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
         if code in _ABSENT and place.key:
-            return AbsentObject(str(place))
+            return AbsentObjectError(str(place))
         where = f"{place} at {self._endpoint}"
         if code in _REFUSED:
             remedy = "check settings.s3_credentials_file (profile default)"

@@ -1,9 +1,9 @@
 """A checkpoint is named by what was trained, not by who trained it.
 
-What epoch *e* does follows from the static settings (network, loss, batch, augmentation, seed, data,
-version of the training code) and from the schedule of the epochs up to *e* (learning rate, stem
-frozen or not). The key is the hash of exactly that, so two trials whose plans begin alike share
-checkpoints, and a longer search goes on from a shorter one.
+What epoch *e* does follows from the static settings (network, loss, batch, augmentation, seed,
+data, version of the training code) and from the schedule of the epochs up to *e* (learning rate,
+stem frozen or not). The key is the hash of exactly that, so two trials whose plans begin alike
+share checkpoints, and a longer search goes on from a shorter one.
 """
 
 import dataclasses

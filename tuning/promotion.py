@@ -1,8 +1,8 @@
 """From the best trial of a search to the champion, on evidence.
 
-The candidate is evaluated once on the held-out set, beside the answer that costs nothing (always the
-mean of the training poses) and beside the present champion. It replaces the champion only where a
-paired bootstrap over the test images says that it is better.
+The candidate is evaluated once on the held-out set, beside the answer that costs nothing (always
+the mean of the training poses) and beside the present champion. It replaces the champion only where
+a paired bootstrap over the test images says that it is better.
 """
 
 import tempfile
@@ -23,7 +23,7 @@ from tuning.checkpoints import WEIGHTS
 from tuning.datasets import open_set
 from tuning.gate import Comparison, compare
 from tuning.mlflow_client import Candidate, MlflowRuns, Registry
-from tuning.objects import AbsentObject, Objects, Place
+from tuning.objects import AbsentObjectError, Objects, Place
 from tuning.records import SearchRecord, TrialRecord
 from tuning.worker import CHECKPOINTS, DATA_CACHE
 from usererror import UserError
@@ -118,9 +118,7 @@ def _chosen(search: SearchRecord, number: int | None) -> TrialRecord:
     return best
 
 
-def _fetch_weights(
-    trial: TrialRecord, settings: Settings, objects: Objects, folder: Path
-) -> Path:
+def _fetch_weights(trial: TrialRecord, settings: Settings, objects: Objects, folder: Path) -> Path:
     best = trial.best_epoch
     if best is None:
         raise UserError(f"trial {trial.number}", "has no checkpoint")
@@ -128,7 +126,7 @@ def _fetch_weights(
     place = Place(settings.s3_bucket, CHECKPOINTS) / best.checkpoint_key / WEIGHTS
     try:
         objects.download(place, path)
-    except AbsentObject:
+    except AbsentObjectError:
         raise UserError(str(place), "the checkpoint is not there (any more)") from None
     return path
 

@@ -167,9 +167,7 @@ def gpus_of_cluster() -> float:
 
 def connect(address: str, namespace: str) -> None:
     """Joins the cluster at ``address``, and no other."""
-    ray.init(
-        address=address, namespace=namespace, log_to_driver=False, configure_logging=False
-    )
+    ray.init(address=address, namespace=namespace, log_to_driver=False, configure_logging=False)
 
 
 def run_trials(events: SearchEvents, spec: SearchSpec, gpus: float, parallel: int) -> None:

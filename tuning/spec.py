@@ -10,9 +10,18 @@ import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    model_validator,
+)
 
 from headpose.config import TrainConfig
+from headpose.networks.backbones import check_backbone
 from tuning.yaml_file import Location, YamlFile
 from usererror import UserError
 
@@ -53,7 +62,15 @@ class Choices(_Strict):
     choices: tuple[Value, ...] = Field(min_length=1, strict=False)
 
 
-Parameter = Range | Choices
+def _form(value: Any) -> str:
+    has_choices = "choices" in value if isinstance(value, dict) else isinstance(value, Choices)
+    return "choices" if has_choices else "range"
+
+
+Parameter = Annotated[
+    Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")], Discriminator(_form)
+]
+_FORMS: dict[str | int, type[BaseModel]] = {"range": Range, "choices": Choices}
 
 
 class Data(_Strict):
@@ -157,44 +174,52 @@ def _check_settings(spec: SearchSpec, file: YamlFile) -> None:
         for name in names:
             if name not in legal:
                 raise UserError(file.where((section, name)), *_unknown(name, legal))
-    for name, parameter in spec.parameters.items():
-        _check_parameter(spec, name, parameter, file.where(("parameters", name)))
-    _train_config_at(spec, {}, file.where(("fixed",)))
+    edges = {
+        name: _edges(spec, name, parameter, file.where(("parameters", name)))
+        for name, parameter in spec.parameters.items()
+    }
+    for name, values in edges.items():
+        for value in values:
+            _try_config(spec, {name: value}, file, ("parameters",))
     for index, settings in enumerate(spec.try_first):
         for name in settings:
             if name not in spec.parameters:
                 where = file.where(("try_first", index, name))
                 raise UserError(where, *_unknown(name, list(spec.parameters)))
-        _train_config_at(spec, settings, file.where(("try_first", index)))
+        _try_config(spec, settings, file, ("try_first", index))
 
 
-def _check_parameter(spec: SearchSpec, name: str, parameter: Parameter, where: str) -> None:
+def _edges(spec: SearchSpec, name: str, parameter: Parameter, where: str) -> tuple[Value, ...]:
+    """The values of a parameter at which a mistake shows."""
     if name in RESERVED or name in spec.fixed:
         rule = "a setting is either in `fixed` or in `parameters`; `seed` only in `fixed`"
         raise UserError(where, "cannot be searched here", rule=rule)
     if isinstance(parameter, Choices):
-        values = parameter.choices
-    elif field_kind(name) is str:
+        return parameter.choices
+    edges = (parameter.low, parameter.high)
+    if field_kind(name) is str:
         raise UserError(where, "a range of words", rule="use `choices: [..]`")
-    elif field_kind(name) is int:
-        if any(not float(edge).is_integer() for edge in (parameter.low, parameter.high)):
-            raise UserError(where, "not whole", got=(parameter.low, parameter.high))
-        values = (int(parameter.low), int(parameter.high))
-    else:
-        values = (parameter.low, parameter.high)
-    for value in values:
-        _train_config_at(spec, {name: value}, where)
+    if field_kind(name) is float:
+        return edges
+    if not all(edge.is_integer() for edge in edges):
+        raise UserError(where, "not whole", got=edges, rule="this setting is a whole number")
+    return tuple(int(edge) for edge in edges)
 
 
-def _train_config_at(spec: SearchSpec, settings: Settings, where: str) -> None:
+def _try_config(
+    spec: SearchSpec, settings: Settings, file: YamlFile, section: tuple[str | int, ...]
+) -> None:
     """Tries a configuration, with the first value of every parameter that ``settings`` leaves."""
     defaults = {name: first_value(name, p) for name, p in spec.parameters.items()}
     try:
-        spec.train_config({**defaults, **settings})
+        check_backbone(spec.train_config({**defaults, **settings}).backbone)
     except UserError as error:
         field = error.where.removeprefix("TrainConfig.")
-        what = f"{field}: {error.what}"
-        raise UserError(where, what, got=error.got, rule=error.rule, remedy=error.remedy) from error
+        owner = "fixed" if field in spec.fixed else "parameters"
+        where = file.where((*section, field) if field in settings else (owner, field))
+        raise UserError(
+            where, error.what, got=error.got, rule=error.rule, remedy=error.remedy
+        ) from error
 
 
 def first_value(name: str, parameter: Parameter) -> Value:
@@ -211,38 +236,28 @@ def _unknown(name: str, legal: list[str]) -> tuple[str]:
 
 
 def _first_fault(error: ValidationError, file: YamlFile) -> UserError:
-    """The first fault in the words of the file: pydantic's own name union members in paths."""
-    faults = [fault for fault in error.errors() if "is_instance" not in fault["type"]]
-    # A parameter that fits neither form is reported for both; keep the form that was meant.
-    meant = [f for f in faults if not _wrong_form(f["loc"], file)] or faults
-    fault = meant[0]
-    location = tuple(part for part in fault["loc"] if part not in ("Range", "Choices"))
-    where = file.where(location)
+    """The most telling fault: a misspelt field says more than the missing one it leaves."""
+    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+    fault = faults[0]
+    where = file.where(_in_file(fault["loc"]))
     if fault["type"] == "extra_forbidden":
-        return UserError(where, *_unknown(str(location[-1]), _legal_fields(fault["loc"])))
+        return UserError(where, *_unknown(str(fault["loc"][-1]), _legal_fields(fault["loc"])))
     if fault["type"] == "missing":
-        return UserError(where, "missing", remedy=f"add `{location[-1]}:`")
-    message = fault["msg"].removeprefix("Value error, ")
-    return UserError(where, message, got=fault["input"])
+        return UserError(where, "missing", remedy=f"add `{fault['loc'][-1]}:`")
+    return UserError(where, fault["msg"].removeprefix("Value error, "), got=fault["input"])
 
 
-def _wrong_form(location: Location, file: YamlFile) -> bool:
-    if len(location) < 3 or location[0] != "parameters":
-        return False
-    given = file.values["parameters"].get(location[1])
-    form = "Choices" if isinstance(given, dict) and "choices" in given else "Range"
-    return location[2] != form
+def _in_file(location: Location) -> Location:
+    """pydantic's location without the name of the parameter's form."""
+    is_parameter = len(location) > 2 and location[0] == "parameters"
+    return location[:2] + location[3:] if is_parameter else location
 
 
 def _legal_fields(location: Location) -> list[str]:
     """The fields that are legal beside an unknown one."""
     model: Any = SearchSpec
-    for part in location[:-1]:
-        if part in ("Range", "Choices"):
-            model = {"Range": Range, "Choices": Choices}[str(part)]
-        elif isinstance(model, type) and issubclass(model, BaseModel):
-            field = model.model_fields.get(str(part))
-            model = field.annotation if field else None
-    if isinstance(model, type) and issubclass(model, BaseModel):
-        return list(model.model_fields)
-    return []
+    if location[0] == "parameters" and len(location) > 2:
+        model = _FORMS[location[2]]
+    elif len(location) > 1:
+        model = SearchSpec.model_fields[str(location[0])].annotation
+    return list(model.model_fields)

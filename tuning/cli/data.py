@@ -33,7 +33,7 @@ def synthesize(
 
     Example: `hopetune data synthesize faces --train 2000 --test 500 --size 160`
     """
-    from headpose.data.synthetic import synthesize as render  # noqa: PLC0415 - slow to import
+    from headpose.data.synthetic import synthesize as render
 
     with progress_bar() as bar:
         task = bar.add_task("rendering", total=None)
@@ -54,16 +54,17 @@ def prepare(
     to: Annotated[str, typer.Option(help="A folder, or s3://BUCKET/KEY.")],
     pixels: Annotated[
         int, typer.Option(help="Side of the stored crops; leave room around the input.", min=32)
-    ] = 256,
+    ] = 280,
 ) -> None:
     """Decode and crop a data set once, so that every trial on a node can share it in memory.
 
     Example: `hopetune data prepare 300w-lp /data/300W_LP --to s3://hopetune/data/300w-lp`
     """
-    from cluster.settings import load_settings  # noqa: PLC0415
-    from headpose.data.prepared import PrepareSettings, prepare as decode  # noqa: PLC0415
-    from tuning.datasets import publish  # noqa: PLC0415
-    from tuning.objects import Objects, parse_place  # noqa: PLC0415
+    from cluster.settings import load_settings
+    from headpose.data.manifest import PrepareSettings
+    from headpose.data.prepared import prepare as decode
+    from tuning.datasets import publish
+    from tuning.objects import Objects, parse_place
 
     remote = to.startswith("s3://")
     objects = Objects(load_settings()) if remote else None
@@ -95,12 +96,12 @@ def inspect(
 
     Example: `hopetune data inspect s3://hopetune/data/quickstart-train`
     """
-    import numpy as np  # noqa: PLC0415
+    import numpy as np
 
-    from cluster.settings import load_settings  # noqa: PLC0415
-    from tuning.datasets import open_set  # noqa: PLC0415
-    from tuning.objects import Objects  # noqa: PLC0415
-    from tuning.worker import DATA_CACHE  # noqa: PLC0415
+    from cluster.settings import load_settings
+    from tuning.datasets import open_set
+    from tuning.objects import Objects
+    from tuning.worker import DATA_CACHE
 
     settings = load_settings()
     found = open_set(place, settings.state_dir / DATA_CACHE, Objects(settings))

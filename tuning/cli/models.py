@@ -27,8 +27,8 @@ def promote(
 
     Exits with 3 where the champion stays. Example: `hopetune promote latest`
     """
-    from tuning.promotion import promote as decide  # noqa: PLC0415 - slow to import
-    from tuning.study import Storage  # noqa: PLC0415
+    from tuning.promotion import promote as decide
+    from tuning.study import Storage
 
     if force != (why is not None):
         rule = "--force and --why go together: a forced promotion is recorded with its reason"
@@ -74,16 +74,14 @@ def predict(
             "else the whole picture."
         ),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for copies with the axes drawn.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for copies with the axes drawn.")] = None,
     json: Json = False,
 ) -> None:
     """Say where heads are looking, in degrees, and draw the three axes on copies of the pictures.
 
     Example: `hopetune predict face.jpg --out predictions`
     """
-    from tuning.prediction import predict_files  # noqa: PLC0415 - slow to import
+    from tuning.prediction import predict_files
 
     found = predict_files(images, load_settings(), model=model, weights=weights, box=box, out=out)
     if json:

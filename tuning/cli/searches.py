@@ -44,7 +44,7 @@ def submit(
 
     Example: `hopetune submit search_spaces/quickstart.yaml --address http://head:8265`
     """
-    from tuning.spec import load_spec  # noqa: PLC0415 - slow to import
+    from tuning.spec import load_spec
 
     spec = load_spec(file)
     settings = load_settings()
@@ -68,8 +68,8 @@ def run(file: SearchFile, name: Name = None) -> None:
 
     Example: `hopetune run search_spaces/quickstart.yaml`
     """
-    from tuning.driver import drive  # noqa: PLC0415 - slow to import
-    from tuning.spec import load_spec  # noqa: PLC0415
+    from tuning.driver import drive
+    from tuning.spec import load_spec
 
     spec = load_spec(file)
     drive(name or _dated(spec.name), spec, load_settings())
@@ -105,8 +105,8 @@ def show(search: SearchName = "latest", json: Json = False) -> None:
 
     Example: `hopetune show latest`
     """
-    from tuning.progress import describe, overview  # noqa: PLC0415
-    from tuning.study import now_ms  # noqa: PLC0415
+    from tuning.progress import describe, overview
+    from tuning.study import now_ms
 
     storage = _storage()
     record = storage.open(resolve(storage, search)).record()
@@ -176,9 +176,9 @@ def sync(search: SearchName) -> None:
 
     Example: `hopetune sync latest`
     """
-    from tuning.mlflow_client import MlflowRuns  # noqa: PLC0415 - slow to import
-    from tuning.objects import Objects  # noqa: PLC0415
-    from tuning.projection import run_states  # noqa: PLC0415
+    from tuning.mlflow_client import MlflowRuns
+    from tuning.objects import Objects
+    from tuning.projection import run_states
 
     settings = load_settings()
     storage = _storage()
@@ -204,7 +204,7 @@ def resolve(storage: "Storage", search: str) -> str:
 
 
 def _storage() -> "Storage":
-    from tuning.study import Storage  # noqa: PLC0415 - slow to import
+    from tuning.study import Storage
 
     return Storage(load_settings().require("study_url"))
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cluster import local
+from cluster.local import servers as local
 from cluster.settings import load_settings
 from tuning.cli.output import say, say_json, say_table
 from usererror import UserError
@@ -51,11 +51,10 @@ def down() -> None:
         state_dir = load_settings().state_dir
     except UserError:
         # A damaged settings file must not keep anybody from stopping servers.
-        from cluster.settings import settings_file  # noqa: PLC0415
+        from cluster.settings import settings_file
 
         state_dir = settings_file().parent
-    local.down(state_dir)
-    say("all local servers are down")
+    local.down(state_dir, progress=say)
 
 
 COMMANDS = (up, status, down)

@@ -1,0 +1,153 @@
+"""The contract of a study, on each database that may hold it."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from cluster.settings import Settings
+from tuning.exits import FATES, ExitReason
+from tuning.records import EpochRecord
+from tuning.spec import Budget, Choices, Data, Range, Sampler, SearchSpec
+from tuning.study import Storage
+from usererror import UserError
+
+SPEC = SearchSpec(
+    name="small",
+    data=Data(train="/data/train"),
+    parameters={
+        "learning_rate": Range(low=1e-5, high=1e-3, log=True),
+        "unfreeze_epoch": Range(low=0, high=3),
+        "backbone": Choices(choices=("resnet18", "squeezenet1_1")),
+    },
+    try_first=({"learning_rate": 1e-4},),
+    sampler=Sampler(startup_trials=2, seed=5),
+    budget=Budget(trials=6, epochs=3),
+)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    if request.param == "sqlite":
+        return Storage(f"sqlite:///{tmp_path}/study.db")
+    settings: Settings = request.getfixturevalue("servers")
+    return Storage(settings.require("study_url"))
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    return f"study-{abs(hash(request.node.name))}"
+
+
+def epoch(number: int, mae: float) -> EpochRecord:
+    return EpochRecord(number, 1000 + number, {"val_mae": mae}, f"key{number}", restored=False)
+
+
+def test_a_search_comes_back_as_it_was_written(storage: Storage, name: str) -> None:
+    storage.create(name, SPEC, "abc")
+    record = storage.open(name).record()
+    assert (record.spec, record.fingerprint, record.ended) == (SPEC, "abc", None)
+    assert name in storage.names()
+
+
+def test_the_same_search_is_opened_and_another_one_refused(storage: Storage, name: str) -> None:
+    storage.create(name, SPEC, "abc")
+    assert storage.create(name, SPEC, "abc").name == name
+    with pytest.raises(UserError, match="another search has this name"):
+        storage.create(name, SPEC, "other data")
+
+
+def test_an_unknown_search_is_a_clear_error(storage: Storage) -> None:
+    with pytest.raises(UserError, match="no such search"):
+        storage.open("absent")
+
+
+def test_known_good_settings_are_tried_first(storage: Storage, name: str) -> None:
+    number, parameters = storage.create(name, SPEC, "abc").ask()
+    assert number == 0
+    assert parameters["learning_rate"] == 1e-4
+    assert parameters["unfreeze_epoch"] in (0, 1, 2, 3)
+
+
+@pytest.mark.parametrize("reason", list(ExitReason))
+def test_every_exit_reason_has_its_one_fate(
+    storage: Storage, name: str, reason: ExitReason
+) -> None:
+    study = storage.create(name, SPEC, "abc")
+    number, _ = study.ask()
+    study.record_epoch(number, epoch(1, 9.0))
+    study.record_epoch(number, epoch(2, 7.0))
+    study.finish(number, reason, "because")
+    trial = storage.open(name).record().trials[number]
+    assert (trial.state, trial.exit_reason) == (FATES[reason].study_state, reason)
+    assert trial.curve == {1: 9.0, 2: 7.0}
+    assert trial.value == 7.0
+    assert trial.detail == "because"
+
+
+def test_a_nan_is_kept_and_is_no_value(storage: Storage, name: str) -> None:
+    study = storage.create(name, SPEC, "abc")
+    number, _ = study.ask()
+    study.record_epoch(number, epoch(1, math.nan))
+    study.finish(number, ExitReason.DIVERGED)
+    trial = storage.open(name).record().trials[number]
+    assert math.isnan(trial.curve[1])
+    assert trial.value is None
+    assert storage.open(name).ask()[0] == number + 1
+
+
+def test_an_epoch_counts_as_it_was_first_reported(storage: Storage, name: str) -> None:
+    study = storage.create(name, SPEC, "abc")
+    number, _ = study.ask()
+    assert study.record_epoch(number, epoch(1, 9.0))
+    assert not study.record_epoch(number, epoch(1, 8.0))
+    assert study.trial(number).curve == {1: 9.0}
+
+
+def test_a_new_driver_adopts_what_the_dead_one_left_running(storage: Storage, name: str) -> None:
+    dead = storage.create(name, SPEC, "abc")
+    number, parameters = dead.ask()
+    dead.record_epoch(number, epoch(1, 9.0))
+    successor = storage.open(name)
+    assert successor.adopt() == [(number, parameters)]
+    assert not successor.record_epoch(number, epoch(1, 9.0))
+    successor.record_epoch(number, epoch(2, 8.0))
+    successor.finish(number, ExitReason.COMPLETED)
+    assert storage.open(name).adopt() == []
+    assert [t.state for t in successor.record().trials] == ["COMPLETE"]
+
+
+def test_proposals_depend_on_the_study_alone(storage: Storage, name: str) -> None:
+    """One driver that runs through, and one that is started anew before every proposal."""
+
+    def proposals(search: str, restarts: bool) -> list[object]:
+        study = storage.create(search, SPEC, "abc")
+        found: list[object] = []
+        for index in range(5):
+            if restarts:
+                study = storage.open(search)
+            number, parameters = study.ask()
+            found.append(parameters)
+            study.record_epoch(number, epoch(1, 5.0 + index % 3))
+            study.finish(number, ExitReason.STOPPED_EARLY)
+        return found
+
+    assert proposals(f"{name}-a", restarts=False) == proposals(f"{name}-b", restarts=True)
+
+
+def test_the_wish_to_stop_reaches_the_driver(storage: Storage, name: str) -> None:
+    driver = storage.create(name, SPEC, "abc")
+    assert not driver.stop_wanted()
+    storage.open(name).want_stop()
+    assert driver.stop_wanted()
+    number, _ = driver.ask()
+    driver.finish_running(ExitReason.SEARCH_ENDED, "stopped by its user")
+    driver.end("stopped by its user")
+    record = storage.open(name).record()
+    assert record.ended == "stopped by its user"
+    assert record.trials[number].exit_reason == ExitReason.SEARCH_ENDED
+
+
+def test_an_unreachable_database_is_a_clear_error() -> None:
+    with pytest.raises(UserError, match="the study database cannot be reached"):
+        Storage("postgresql+psycopg://nobody:nothing@127.0.0.1:1/hopetune?connect_timeout=2")

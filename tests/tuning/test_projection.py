@@ -1,0 +1,70 @@
+"""What MLflow must show is a pure function of the study."""
+
+from tuning.exits import ExitReason
+from tuning.projection import run_states
+from tuning.records import EpochRecord, SearchRecord, TrialRecord
+from tuning.spec import Budget, Choices, Data, SearchSpec
+
+SPEC = SearchSpec(
+    name="small",
+    data=Data(train="/data/train"),
+    parameters={"alpha": Choices(choices=(1.0, 2.0))},
+    fixed={"batch_size": 16},
+    budget=Budget(trials=3, epochs=2),
+)
+
+
+def epoch(number: int, mae: float) -> EpochRecord:
+    return EpochRecord(number, 1000 + number, {"val_mae": mae}, f"key{number}", restored=False)
+
+
+def trial(number: int, reason: ExitReason | None, *maes: float) -> TrialRecord:
+    epochs = tuple(epoch(i, mae) for i, mae in enumerate(maes, start=1))
+    state = {ExitReason.COMPLETED: "COMPLETE", ExitReason.STOPPED_EARLY: "PRUNED", None: "RUNNING"}
+    return TrialRecord(
+        number=number,
+        state=state[reason],  # type: ignore[arg-type]
+        parameters={"alpha": 1.0},
+        epochs=epochs,
+        started_ms=1000,
+        ended_ms=2000 if reason else None,
+        exit_reason=reason,
+        detail="after epoch 1" if reason == ExitReason.STOPPED_EARLY else None,
+        node="127.0.0.1",
+    )
+
+
+def search(*trials: TrialRecord, ended: str | None = None) -> SearchRecord:
+    return SearchRecord("small-1", SPEC, "abc", 900, ended, 3000 if ended else None, False, trials)
+
+
+def test_parent_and_children_carry_the_same_search_tags() -> None:
+    states = run_states(search(trial(0, None, 9.0)))
+    assert [s.trial for s in states] == [None, 0]
+    assert all(s.tags["hopetune.search"] == "small-1" for s in states)
+    assert [s.status for s in states] == ["RUNNING", "RUNNING"]
+
+
+def test_a_completed_trial_has_curves_its_best_value_and_its_best_checkpoint() -> None:
+    child = run_states(search(trial(0, ExitReason.COMPLETED, 6.0, 7.0), ended="done"))[1]
+    assert child.status == "FINISHED"
+    assert child.checkpoint_key == "key1"
+    assert child.params == {"alpha": "1.0", "batch_size": "16"}
+    best = [(p.step, p.value) for p in child.points if p.name == "best_val_mae"]
+    assert best == [(1, 6.0), (2, 6.0)]
+    assert {p.at_ms for p in child.points} == {1001, 1002}
+
+
+def test_a_stopped_trial_is_killed_with_its_reason() -> None:
+    child = run_states(search(trial(0, ExitReason.STOPPED_EARLY, 9.0)))[1]
+    assert (child.status, child.ended_ms, child.checkpoint_key) == ("KILLED", 2000, None)
+    assert child.tags["hopetune.exit_reason"] == "stopped_early"
+    assert child.tags["hopetune.exit_detail"] == "after epoch 1"
+
+
+def test_the_parent_ends_with_the_search_and_names_the_best_trial() -> None:
+    trials = trial(0, ExitReason.COMPLETED, 6.0), trial(1, ExitReason.COMPLETED, 5.0)
+    parent = run_states(search(*trials, ended="all trials done"))[0]
+    assert parent.status == "FINISHED"
+    assert parent.tags["hopetune.best_trial"] == "1"
+    assert parent.points[0].value == 5.0

@@ -1,0 +1,106 @@
+"""Search files: what is unknown or impossible ends here, naming its line."""
+
+from pathlib import Path
+
+import pytest
+
+from tuning.spec import Choices, Range, SearchSpec, load_spec
+from usererror import UserError
+
+GOOD = """\
+name: small
+data: {train: /data/train}
+parameters:
+  learning_rate: {low: 1e-5, high: 1e-3, log: true}
+  backbone: {choices: [resnet18, squeezenet1_1]}
+  unfreeze_epoch: {low: 0, high: 2}
+fixed: {alpha: 2}
+budget: {trials: 4, epochs: 3}
+"""
+
+
+def spec_of(tmp_path: Path, text: str) -> SearchSpec:
+    path = tmp_path / "small.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_spec(path)
+
+
+def fault_of(tmp_path: Path, old: str, new: str) -> str:
+    assert old in GOOD
+    with pytest.raises(UserError) as caught:
+        spec_of(tmp_path, GOOD.replace(old, new))
+    return str(caught.value)
+
+
+def test_a_good_file_becomes_a_frozen_spec(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, GOOD)
+    assert spec.parameters["learning_rate"] == Range(low=1e-5, high=1e-3, log=True)
+    assert spec.parameters["backbone"] == Choices(choices=("resnet18", "squeezenet1_1"))
+    config = spec.train_config({"backbone": "squeezenet1_1", "learning_rate": 3e-4})
+    assert (config.alpha, config.backbone, config.learning_rate) == (2, "squeezenet1_1", 3e-4)
+
+
+def test_the_spec_survives_json(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, GOOD)
+    assert SearchSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            "high: 1e-3",
+            "hihg: 1e-3",
+            "small.yaml:4: parameters.learning_rate.hihg: unknown field; did you mean 'high'?",
+        ),
+        ("budget:", "bugdet:", "small.yaml:8: bugdet: unknown field; did you mean 'budget'?"),
+        (
+            "learning_rate:",
+            "lerning_rate:",
+            "small.yaml:4: parameters.lerning_rate: unknown field; did you mean 'learning_rate'?",
+        ),
+        (
+            "low: 1e-5, high: 1e-3",
+            "low: 1e-3, high: 1e-5",
+            "small.yaml:4: parameters.learning_rate: `low <= high` must hold, but got low=0.001",
+        ),
+        ("low: 1e-5", "low: 0", "a log range needs `low > 0`"),
+        ("low: 0, high: 2", "low: 0.5, high: 2", "small.yaml:6: parameters.unfreeze_epoch"),
+        (
+            "[resnet18, squeezenet1_1]",
+            "[resnet18, resnet19]",
+            "small.yaml:5: parameters.backbone: unknown backbone; got 'resnet19'",
+        ),
+        ("{choices: [resnet18, squeezenet1_1]}", "{low: 1, high: 2}", "a range of words"),
+        ("alpha: 2", "alpha: -1", "small.yaml:7: fixed.alpha: not a legal value; got -1"),
+        ("alpha: 2", "learning_rate: 1e-4", "cannot be searched here"),
+        ("trials: 4", "trials: 0", "small.yaml:8: budget.trials"),
+        ("trials: 4", "trials: '4'", "small.yaml:8: budget.trials"),
+        ("name: small", "name: Not Good", "small.yaml:1: name"),
+        ("name: small", "name: small\nname: twice", "stands twice"),
+        ("data: {train: /data/train}\n", "", "data: missing"),
+    ],
+)
+def test_faults_name_line_field_and_rule(tmp_path: Path, old: str, new: str, expected: str) -> None:
+    assert expected in fault_of(tmp_path, old, new)
+
+
+def test_exponents_are_numbers_without_a_point(tmp_path: Path) -> None:
+    parameter = spec_of(tmp_path, GOOD).parameters["learning_rate"]
+    assert isinstance(parameter, Range)
+    assert parameter.low == 1e-5
+
+
+def test_try_first_knows_only_searched_parameters(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"try_first\.0\.alpha: unknown field"):
+        spec_of(tmp_path, GOOD + "try_first: [{alpha: 1}]\n")
+
+
+def test_an_absent_file_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        load_spec(tmp_path / "absent.yaml")
+
+
+def test_yaml_cannot_name_classes(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="not YAML"):
+        spec_of(tmp_path, "name: !!python/object/apply:os.getcwd []\n")
