@@ -7,6 +7,7 @@ body is the set ``centre + axes @ u`` with ``|u| <= 1``, so ``axes`` may turn, s
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import cached_property
 from typing import TypeAlias
 
 import numpy as np
@@ -40,6 +41,12 @@ class Ellipsoid:
     centre: Floats  # (3,)
     axes: Floats  # (3, 3), columns are the semi-axes
     keep: Callable[[Floats], Mask] | None = None
+
+    @cached_property
+    def quadric(self) -> Floats:
+        """(3, 3) M with (p - centre)ᵀ M (p - centre) = 1 on the surface."""
+        inverse: Floats = np.linalg.inv(self.axes @ self.axes.T).astype(np.float32)
+        return inverse
 
     def placed(self, rotation: Floats, shift: Floats) -> "Ellipsoid":
         """The same body after ``rotation @ p + shift``; ``keep`` still takes unplaced points."""
@@ -112,7 +119,7 @@ def _cast_one(
         return
     dx = x_mm[None, columns] - body.centre[0]
     dy = y_mm[rows, None] - body.centre[1]
-    m = _quadric(body)
+    m = body.quadric
     half_b = m[0, 2] * dx + m[1, 2] * dy
     c = m[0, 0] * dx * dx + (m[1, 1] * dy + 2 * m[0, 1] * dx) * dy - 1
     discriminant = half_b * half_b - m[2, 2] * c
@@ -135,28 +142,32 @@ def _covered(coordinates: Floats, centre: float, half: float) -> slice:
     return slice(int(low), int(high))
 
 
-def _quadric(body: Ellipsoid) -> Floats:
-    """(3, 3) M with (p - centre)ᵀ M (p - centre) = 1 on the surface."""
-    inverse: Floats = np.linalg.inv(body.axes @ body.axes.T).astype(np.float32)
-    return inverse
-
-
 def normals(bodies: Sequence[Ellipsoid], points: Floats, blend_mm: float) -> Floats:
     """Outward unit normals (n, 3) at points (n, 3) on the surface of the union of the bodies.
 
     Within about ``blend_mm`` of a crease the normals of both sides are mixed, so that a face made
     of ellipsoids is shaded as one skin. Distances are first-order: (q - 1) / |grad q|.
     """
-    total = np.zeros_like(points)
+    rows = np.ascontiguousarray(points.T)  # (3, n): twice as fast as three numbers a row
+    total = np.zeros_like(rows)
     for body in bodies:
-        offset = points - body.centre
-        outward = offset @ _quadric(body)
-        steepness = np.sqrt(np.einsum("ni,ni->n", outward, outward))
-        above_mm = (np.einsum("ni,ni->n", outward, offset) - 1) / (2 * steepness)
-        weight = np.exp(-np.maximum(above_mm, 0) / np.float32(blend_mm)) / steepness
-        total += outward * weight[:, None]
-    unit: Floats = total / np.sqrt(np.einsum("ni,ni->n", total, total))[:, None]
+        offset = rows - body.centre[:, None]
+        outward = body.quadric @ offset
+        steepness = _length(outward)
+        outward /= steepness
+        if len(bodies) > 1:
+            offset *= outward
+            above_mm = (offset.sum(axis=0) - 1 / steepness) / 2
+            outward *= np.exp(np.minimum(above_mm, 50 * blend_mm) / np.float32(-blend_mm))
+        total += outward
+    unit: Floats = (total / _length(total)).T
     return unit
+
+
+def _length(rows: Floats) -> Floats:
+    """(3, n) to (n,)."""
+    length: Floats = np.sqrt(rows[0] * rows[0] + rows[1] * rows[1] + rows[2] * rows[2])
+    return length
 
 
 def outermost(bodies: Sequence[Ellipsoid], origins: Floats, directions: Floats) -> Floats:
@@ -166,7 +177,7 @@ def outermost(bodies: Sequence[Ellipsoid], origins: Floats, directions: Floats) 
     """
     farthest = np.full(len(origins), -np.inf, dtype=np.float32)
     for body in bodies:
-        m = _quadric(body)
+        m = body.quadric
         start = origins - body.centre
         a = np.einsum("ni,ij,nj->n", directions, m, directions)
         half_b = np.einsum("ni,ij,nj->n", start, m, directions)

@@ -19,6 +19,7 @@ from headpose.data.synthetic.plan import FaceJob, plan_test, plan_training
 from headpose.data.synthetic.records import Label, label_of, mirrored_label
 from headpose.data.synthetic.render import Figure, Pose, render
 from headpose.data.synthetic.scene import draw_scene
+from headpose.files import write_atomically
 from usererror import UserError
 
 MARKER = "synthetic.json"
@@ -84,6 +85,7 @@ def synthesize(
     for written in _run(jobs, partial(write_face, root, size_px), total, processes):
         done += written
         report(done, total)
+    os.sync()  # the marker must not outlive a power cut that the pictures did not
     _mark(root, arguments, finished=True)
 
 
@@ -137,20 +139,16 @@ def _write_pair(stem: Path, picture: Image.Image, label: Label, quality: int) ->
     _write(stem.parent / f"{stem.name}.mat", label.as_mat())
 
 
-def _write(path: Path, content: bytes, *, durable: bool = False) -> None:
-    """Nobody sees half a file. Only the marker is forced to disk: without it all is redone."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    temporary.replace(path)
+def _write(path: Path, content: bytes) -> None:
+    """Nobody sees half a file; not forced to disk, as the folder's marker says when all is done."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    draft.write_bytes(content)
+    draft.replace(path)
 
 
 def _mark(root: Path, arguments: dict[str, int], *, finished: bool) -> None:
     text = json.dumps({**arguments, "finished": finished}, indent=1)
-    _write(root / MARKER, text.encode(), durable=True)
+    write_atomically(root / MARKER, text.encode())
 
 
 def _is_finished(root: Path, arguments: dict[str, int]) -> bool:
