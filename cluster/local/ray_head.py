@@ -40,17 +40,22 @@ def real_gpus(devices: Path = Path("/dev")) -> int:
 
 
 def server(
-    state: StateDir, ports: dict[str, int], credentials: Credentials, logical_gpus: int | None
+    state: StateDir,
+    ports: dict[str, int],
+    credentials: Credentials,
+    short_folder: Path,
+    logical_gpus: int,
 ) -> Server:
     """The Ray head on these ports (``gcs``, ``dashboard``, ``agent``, ``client``).
 
     Args:
+        short_folder: holds a link ``ray`` to this server's folder.
         logical_gpus: trials at a time on a machine without a GPU; Ray counts real ones itself.
     """
     return Server(
         name=NAME,
         address=dashboard_address(ports),
-        command=_command(state, ports, None if real_gpus() else logical_gpus),
+        command=_command(ports, short_folder, None if real_gpus() else logical_gpus),
         environment={
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(credentials.ray_token_file),
@@ -70,7 +75,9 @@ def server(
     )
 
 
-def _command(state: StateDir, ports: dict[str, int], logical_gpus: int | None) -> tuple[str, ...]:
+def _command(
+    ports: dict[str, int], short_folder: Path, logical_gpus: int | None
+) -> tuple[str, ...]:
     options: dict[str, object] = {
         "node-ip-address": LOOPBACK,
         "port": ports["gcs"],
@@ -81,7 +88,7 @@ def _command(state: StateDir, ports: dict[str, int], logical_gpus: int | None) -
         "include-dashboard": "true",
         "object-store-memory": _OBJECT_STORE_BYTES,
         # A link, as Ray's sockets need a short path and its worker command bears no space.
-        "temp-dir": state.short_folder() / "ray",
+        "temp-dir": short_folder / "ray",
         "log-style": "record",
         "log-color": "false",
     }

@@ -3,7 +3,6 @@
 import contextlib
 import shutil
 import sysconfig
-import tempfile
 from pathlib import Path
 
 from cluster.local.credentials import Credentials
@@ -23,18 +22,23 @@ def endpoint(ports: dict[str, int]) -> str:
     return f"http://{LOOPBACK}:{ports['s3']}"
 
 
-def server(state: StateDir, ports: dict[str, int], credentials: Credentials, bucket: str) -> Server:
+def server(
+    state: StateDir,
+    ports: dict[str, int],
+    credentials: Credentials,
+    bucket: str,
+    short_folder: Path,
+) -> Server:
     """SeaweedFS on these ports (``s3``, ``master``, ``volume``, ``filer``, ``admin``)."""
-    data = state.data(NAME) / "data"
-    short = state.short_folder()
+    data, logs = state.data(NAME) / "data", state.data(NAME) / "log"
     options = {
         "dir": data,
         "ip": LOOPBACK,
         "ip.bind": LOOPBACK,
         "bucket": bucket,
         **{f"{part}.port": port for part, port in ports.items()},
-        "filer.localSocket": short / "filer.sock",
-        "s3.localSocket": short / "s3.sock",
+        "filer.localSocket": short_folder / "filer.sock",
+        "s3.localSocket": short_folder / "s3.sock",
         # Nothing that is not used, and nothing sent to anybody.
         "admin.ui": "false",
         "webdav": "false",
@@ -45,13 +49,18 @@ def server(state: StateDir, ports: dict[str, int], credentials: Credentials, buc
     return Server(
         name=NAME,
         address=endpoint(ports),
-        command=(_binary(), "mini", *(f"-{name}={value}" for name, value in options.items())),
+        command=(
+            _binary(),
+            f"-logdir={logs}",
+            "mini",
+            *(f"-{name}={value}" for name, value in options.items()),
+        ),
         environment={
             "AWS_ACCESS_KEY_ID": credentials.s3_access_key,
             "AWS_SECRET_ACCESS_KEY": credentials.s3_secret_key,
         },
         folder=state.data(NAME),
-        prepare=lambda: _prepare(state.data(NAME), data, ports, credentials),
+        prepare=lambda: _prepare(state.data(NAME), ports, credentials),
         check=lambda: _check(ports, credentials, bucket),
         start_timeout_s=60.0,
     )
@@ -69,8 +78,11 @@ def _binary() -> str:
     return found
 
 
-def _prepare(folder: Path, data: Path, ports: dict[str, int], credentials: Credentials) -> None:
+def _prepare(folder: Path, ports: dict[str, int], credentials: Credentials) -> None:
+    data, logs = folder / "data", folder / "log"
     data.mkdir(mode=0o700, exist_ok=True)
+    shutil.rmtree(logs, ignore_errors=True)  # it begins a new set of files at every start
+    logs.mkdir(mode=0o700)
     # Written by the last run; its ports would be taken up where ours say nothing.
     (data / "mini.options").unlink(missing_ok=True)
     remove_sockets(ports)
@@ -88,8 +100,7 @@ def remove_sockets(ports: dict[str, int]) -> None:
     for part, port in ports.items():
         leftover = f"seaweedfs-{part}-grpc-{port + GRPC_OFFSET}.sock"
         with contextlib.suppress(OSError):  # gone already, or another user's
-            (Path(tempfile.gettempdir()) / leftover).unlink()
-            (Path("/tmp") / leftover).unlink()  # noqa: S108 (its own fixed place)
+            (Path("/tmp") / leftover).unlink()  # noqa: S108 (where SeaweedFS puts it)
 
 
 def _check(ports: dict[str, int], credentials: Credentials, bucket: str) -> None:

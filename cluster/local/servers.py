@@ -26,6 +26,7 @@ NAMES = (postgres.NAME, seaweed.NAME, mlflow_server.NAME, ray_head.NAME)
 BUCKET = "hopetune"
 
 _LEFTOVER_GRACE_S = 10.0
+_NOT_STARTED = Path("/nonexistent")
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def up(state_dir: Path, *, logical_gpus: int | None = None, progress: Progress =
 
     Args:
         state_dir: holds all data, logs and secrets; made if missing.
-        logical_gpus: trials at a time on a machine without a GPU (2); counts when Ray starts.
+        logical_gpus: how many GPUs Ray is to count on a machine without one (2), which is how
+            many trials run at a time; acts when Ray starts, not on one that already runs.
         progress: takes a line now and then, from several threads in turn.
 
     Returns:
@@ -60,8 +62,8 @@ def up(state_dir: Path, *, logical_gpus: int | None = None, progress: Progress =
     Raises:
         UserError: bad arguments, damaged files, or a server that does not get well (names its log).
     """
-    if logical_gpus is not None and logical_gpus < 1:
-        raise UserError("--logical-gpus", "too few", got=logical_gpus, rule="at least 1")
+    if logical_gpus is not None and logical_gpus < 0:
+        raise UserError("--logical-gpus", "too few", got=logical_gpus, rule="at least 0")
     state = StateDir(state_dir.expanduser().absolute())
     state.create()
     with state.lock(progress) as lock_fd:
@@ -69,7 +71,13 @@ def up(state_dir: Path, *, logical_gpus: int | None = None, progress: Progress =
         _end_leftovers(state, [name for name in NAMES if name not in _alive(state)])
         credentials = secret_files.load_or_create(state.secrets)
         chosen = _choose_ports(state)
-        servers = _build(state, chosen, credentials, logical_gpus or ray_head.DEFAULT_LOGICAL_GPUS)
+        servers = _build(
+            state,
+            chosen,
+            credentials,
+            short_folder=state.short_folder(),
+            logical_gpus=(ray_head.DEFAULT_LOGICAL_GPUS if logical_gpus is None else logical_gpus),
+        )
         _start(servers, state, lock_fd, _one_at_a_time(progress))
         settings = _settings(state, chosen, credentials)
         write_private(state.settings, to_toml(settings))
@@ -83,7 +91,7 @@ def status(state_dir: Path) -> list[ServerStatus]:
     if not remembered:
         return [ServerStatus(name, None, None, False, "never started") for name in NAMES]
     credentials = secret_files.load_or_create(state.secrets)
-    servers = _build(state, remembered, credentials, None)
+    servers = _build(state, remembered, credentials)
     with ThreadPoolExecutor(len(servers)) as pool:
         return list(pool.map(lambda server: _status_of(server, state), servers.values()))
 
@@ -101,7 +109,7 @@ def down(state_dir: Path, *, progress: Progress = print) -> None:
         remembered = ports.load(state.ports)
         if remembered:
             credentials = secret_files.load_or_create(state.secrets)
-            servers = _build(state, remembered, credentials, None)
+            servers = _build(state, remembered, credentials)
             # Those that use the others go first.
             for names in ((ray_head.NAME, mlflow_server.NAME), (seaweed.NAME, postgres.NAME)):
                 with ThreadPoolExecutor(len(names)) as pool:
@@ -114,15 +122,21 @@ def down(state_dir: Path, *, progress: Progress = print) -> None:
 
 
 def _build(
-    state: StateDir, chosen: ports.Ports, credentials: Credentials, logical_gpus: int | None
+    state: StateDir,
+    chosen: ports.Ports,
+    credentials: Credentials,
+    *,
+    short_folder: Path = _NOT_STARTED,
+    logical_gpus: int = ray_head.DEFAULT_LOGICAL_GPUS,
 ) -> dict[str, Server]:
+    """The servers by name; what only a start needs may be left out to look at them or end them."""
     return {
         server.name: server
         for server in (
             postgres.server(state, chosen[postgres.NAME]["sql"], credentials),
-            seaweed.server(state, chosen[seaweed.NAME], credentials, BUCKET),
+            seaweed.server(state, chosen[seaweed.NAME], credentials, BUCKET, short_folder),
             mlflow_server.server(state, chosen, credentials, BUCKET),
-            ray_head.server(state, chosen[ray_head.NAME], credentials, logical_gpus),
+            ray_head.server(state, chosen[ray_head.NAME], credentials, short_folder, logical_gpus),
         )
     }
 

@@ -17,6 +17,7 @@ from usererror import UserError
 LOCK_PATIENCE_S = 180.0
 """How long to wait for another `up` or `down`: longer than a slow start. Untuned."""
 
+_SHORT_PREFIX = "hopetune-"
 _SHORT_PARENT = Path("/tmp")  # noqa: S108 (mkdtemp makes it private)
 
 
@@ -81,12 +82,15 @@ class StateDir:
         note = self.root / "short_folder"
         with contextlib.suppress(OSError):
             known = Path(note.read_text(encoding="utf-8"))
-            if (known / "ray").readlink() == self.data(
-                "ray"
-            ) and known.stat().st_uid == os.getuid():
+            if known.name.startswith(_SHORT_PREFIX) and not known.exists():
+                # A cleaner of temporary folders was here; running servers still use the name.
+                known.mkdir(mode=0o700)
+                (known / "ray").symlink_to(self.data("ray"))
+            mine = known.stat().st_uid == os.getuid()
+            if mine and (known / "ray").readlink() == self.data("ray"):
                 return known
         parent = _SHORT_PARENT if _SHORT_PARENT.is_dir() else Path(tempfile.gettempdir())
-        folder = Path(tempfile.mkdtemp(prefix="hopetune-", dir=parent))
+        folder = Path(tempfile.mkdtemp(prefix=_SHORT_PREFIX, dir=parent))
         (folder / "ray").symlink_to(self.data("ray"))
         write_private(note, str(folder))
         return folder
@@ -97,7 +101,7 @@ class StateDir:
         with contextlib.suppress(OSError):
             known = Path(note.read_text(encoding="utf-8"))
             # Only what short_folder() made: never a folder that a damaged note names.
-            if known.name.startswith("hopetune-") and (known / "ray").is_symlink():
+            if known.name.startswith(_SHORT_PREFIX) and (known / "ray").is_symlink():
                 shutil.rmtree(known)
         note.unlink(missing_ok=True)
 
