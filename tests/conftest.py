@@ -1,9 +1,13 @@
 """Fixtures that every room's tests share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from cluster.local.servers import down, up
+from cluster.settings import Settings
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +18,13 @@ def realdata() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no genuine samples at {folder}: research photos, not redistributed")
     return folder
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Real local servers in a fresh state directory, two logical GPUs, for all tests that ask."""
+    state_dir = tmp_path_factory.mktemp("servers")
+    try:
+        yield up(state_dir, logical_gpus=2)
+    finally:
+        down(state_dir)
