@@ -43,7 +43,8 @@ class TrainConfig:
         rotate_deg: images are turned in their plane by up to this angle, either way.
         crop_jitter: as a share of the view's side: its centre is moved by up to this share in x
             and in y, and its side is scaled by 1 ± up to this share.
-        precision: "fp32", or "bf16" for autocast with float32 weights.
+        precision: "fp32", or "bf16" for autocast with float32 weights; meant for GPUs, on a CPU
+            without bf16 instructions it is several times slower.
         seed: the root of all randomness of the training.
 
     Raises:

@@ -44,12 +44,12 @@ class Brightness(nn.Module):
 
 
 def test_errors_are_means_of_absolute_differences_without_wrapping() -> None:
-    predicted = TRUE + torch.tensor([[1.0, -2.0, 3.0], [-3.0, 4.0, -5.0], [-170.0, 0.0, 1.0]])
+    predicted = TRUE + torch.tensor([[1.0, -2.0, 3.0], [-3.0, 4.0, -5.0], [-185.0, 0.0, 1.0]])
     errors = pose_errors(predicted, TRUE.numpy())
-    assert errors.yaw_mae == pytest.approx((1 + 3 + 170) / 3)  # not 190 − 170
+    assert errors.yaw_mae == pytest.approx((1 + 3 + 185) / 3)  # and not 360 − 185
     assert errors.pitch_mae == pytest.approx(2.0)
     assert errors.roll_mae == pytest.approx(3.0)
-    assert errors.mae == pytest.approx((58 + 2 + 3) / 3)
+    assert errors.mae == pytest.approx((63 + 2 + 3) / 3)
     assert errors.count == 3
 
 

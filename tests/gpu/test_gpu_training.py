@@ -1,0 +1,76 @@
+"""The same training on a GPU: whole sets kept there, or batches copied through pinned memory."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from headpose.config import TrainConfig
+from headpose.data import sources
+from headpose.data.manifest import PrepareSettings
+from headpose.data.prepared import PreparedSet, prepare
+from headpose.data.sources import ImageSource
+from headpose.training import Training
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "headpose"))
+from faces import write_300w_lp  # noqa: E402
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"),
+]
+
+CONFIG = TrainConfig(
+    backbone="mobilenet_v2", batch_size=8, image_px=32, rotate_deg=15.0, blur=0.3, unfreeze_epoch=1
+)
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> PreparedSet:
+    root = tmp_path_factory.mktemp("faces")
+    write_300w_lp(root / "source", faces=16)
+    prepare("300w-lp", root / "source", root / "set", PrepareSettings(stored_px=40))
+    return PreparedSet.open(root / "set")
+
+
+@pytest.mark.parametrize("share", [1.0, 0.0])
+def test_batches_are_the_rows_of_the_set(
+    faces: PreparedSet, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "_RESIDENT_SHARE", share)
+    rows = torch.tensor([5, 0, 31])
+    batch = ImageSource(faces, torch.device("cuda")).batch(rows)
+    assert batch.device.type == "cuda"
+    np.testing.assert_array_equal(batch.cpu().numpy(), faces.images_u8[rows.numpy()])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_stored_training_goes_on_as_if_uninterrupted(faces: PreparedSet, precision: str) -> None:
+    config = TrainConfig(**{**CONFIG.__dict__, "precision": precision})
+    rows = np.arange(24), np.arange(24, 32)
+
+    def fresh() -> Training:
+        return Training(config, faces, rows[0], faces, rows[1], torch.device("cuda"))
+
+    whole = fresh()
+    whole.run_epoch(1)
+    weights, optimiser = whole.weights(), whole.optimiser_state()
+    expected = [whole.run_epoch(epoch).train_loss for epoch in (2, 3)]
+    resumed = fresh()
+    resumed.load(weights, optimiser)
+    # GPU kernels add in changing order: close, not equal.
+    assert [resumed.run_epoch(epoch).train_loss for epoch in (2, 3)] == pytest.approx(
+        expected, rel=0.05
+    )
+
+
+def test_the_first_step_agrees_with_the_cpu(faces: PreparedSet) -> None:
+    config = TrainConfig(backbone="resnet18", batch_size=24, image_px=32)
+    rows = np.arange(24), np.arange(24, 32)
+    losses = [
+        Training(config, faces, rows[0], faces, rows[1], torch.device(name)).run_epoch(1).train_loss
+        for name in ("cpu", "cuda")
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
