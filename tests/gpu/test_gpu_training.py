@@ -15,7 +15,7 @@ from headpose.data.sources import ImageSource
 from headpose.training import Training
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "headpose"))
-from faces import write_300w_lp  # noqa: E402
+from faces import write_300w_lp
 
 pytestmark = [
     pytest.mark.gpu,
