@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import threading
+import warnings
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -248,7 +249,13 @@ def _turned(pieces: AsyncIterator[str]) -> Iterator[str]:
         return await anext(pieces, None)
 
     with asyncio.Runner() as runner:
-        while (piece := runner.run(next_piece())) is not None:
+        while True:
+            with warnings.catch_warnings():
+                # Ray 2.60 calls aiohttp in a way that aiohttp calls deprecated.
+                warnings.filterwarnings("ignore", "ssl=None", DeprecationWarning)
+                piece = runner.run(next_piece())
+            if piece is None:
+                return
             yield piece
 
 

@@ -92,11 +92,17 @@ class Settings(BaseSettings):
             )
         return value.get_secret_value() if isinstance(value, SecretStr) else str(value)
 
+    def _ray_is_local(self) -> bool:
+        return (self.ray_address or "").startswith(("127.0.0.1:", "localhost:"))
+
     def client_environment(self) -> dict[str, str]:
         """What Ray, boto3 and MLflow read from a client's environment; paths, never secrets."""
         found = {
             "RAY_AUTH_MODE": "token" if self.ray_token_file else None,
             "RAY_AUTH_TOKEN_PATH": self.ray_token_file,
+            # Off, Ray takes a loopback address as it is; on, it looks for the head at this
+            # machine's address on the network, where a local head does not listen.
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0" if self._ray_is_local() else None,
             "AWS_SHARED_CREDENTIALS_FILE": self.s3_credentials_file,
             "AWS_ENDPOINT_URL_S3": self.s3_endpoint,
             "MLFLOW_S3_ENDPOINT_URL": self.s3_endpoint,

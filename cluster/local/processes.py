@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -152,6 +153,13 @@ def end(processes: Iterable[psutil.Process], *, signal_number: int, grace_s: flo
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
     _wait_for_ends(alive, _KILL_PATIENCE_S)
+
+
+def end_marked(state_dir: Path, names: Iterable[str]) -> list[int]:
+    """Kill every process that bears one of these servers' marks; the pids that would not die."""
+    for process in marked(state_dir, names):
+        end([process], signal_number=signal.SIGKILL, grace_s=0.0)
+    return [process.pid for process in marked(state_dir, names)]
 
 
 def _born_since(known: list[psutil.Process]) -> list[psutil.Process]:

@@ -85,6 +85,9 @@ def _command(
         "dashboard-port": ports["dashboard"],
         "dashboard-agent-listen-port": ports["agent"],
         "ray-client-server-port": ports["client"],
+        # Any free ones. The default, 10002 to 19999, clashes with whatever else was chosen there.
+        "min-worker-port": 0,
+        "max-worker-port": 0,
         "include-dashboard": "true",
         "object-store-memory": _OBJECT_STORE_BYTES,
         # A link, as Ray's sockets need a short path and its worker command bears no space.

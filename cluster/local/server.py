@@ -101,11 +101,12 @@ def ensure_running(
 
 
 def stop(server: Server, state: StateDir) -> None:
-    """End the server with its whole family, asking first."""
+    """End the server with its whole family, asking first; and what is left of an earlier one."""
     record = processes.read_record(state.record(server.name))
     processes.end(
         processes.family(record), signal_number=server.stop_signal, grace_s=server.stop_grace_s
     )
+    processes.end_marked(state.root, [server.name])
     state.record(server.name).unlink(missing_ok=True)
 
 

@@ -6,6 +6,7 @@ ends everything that any ``up`` on this state directory has started, and data is
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ NAMES = (postgres.NAME, seaweed.NAME, mlflow_server.NAME, ray_head.NAME)
 BUCKET = "hopetune"
 
 _LEFTOVER_GRACE_S = 10.0
+_PORT_PATIENCE_S = 3.0
 _NOT_STARTED = Path("/nonexistent")
 
 
@@ -142,7 +144,15 @@ def _build(
 
 
 def _choose_ports(state: StateDir) -> ports.Ports:
-    chosen = ports.choose(ports.load(state.ports), _alive(state))
+    remembered, alive = ports.load(state.ports), _alive(state)
+    # A server that was just killed may hold its ports for another moment. One that ended in
+    # order has no record, and whoever holds its ports by now may keep them.
+    died = [name for name in NAMES if name not in alive and state.record(name).exists()]
+    deadline = time.monotonic() + _PORT_PATIENCE_S
+    wanted = [port for name in died for port in remembered.get(name, {}).values()]
+    while not all(map(ports.is_free, wanted)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    chosen = ports.choose(remembered, alive)
     ports.save(state.ports, chosen)
     return chosen
 
@@ -208,14 +218,9 @@ def _end_leftovers(state: StateDir, names: Iterable[str]) -> None:
     if postgres.NAME in names and (pid := postgres.stray(state)) is not None:
         family = processes.family_of(pid)
         processes.end(family, signal_number=signal.SIGINT, grace_s=_LEFTOVER_GRACE_S)
-    leftovers = processes.marked(state.root, names)
-    for process in leftovers:
-        processes.end([process], signal_number=signal.SIGKILL, grace_s=_LEFTOVER_GRACE_S)
-    if remaining := processes.marked(state.root, names):
+    if remaining := processes.end_marked(state.root, names):
         raise UserError(
-            str(state.root),
-            "some processes of its servers could not be ended",
-            got=[process.pid for process in remaining],
+            str(state.root), "some processes of its servers could not be ended", got=remaining
         )
 
 

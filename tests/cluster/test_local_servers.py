@@ -1,0 +1,320 @@
+"""The real servers' life: up, again, killed, down, and up again with everything found.
+
+One state directory, with a space and too long a name for unix sockets, passes through the tests
+of this module in their order.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+import pytest
+
+from cluster.local import processes
+from cluster.local.ports import is_free
+from cluster.local.servers import NAMES, ServerStatus, down, status, up
+from cluster.local.state import StateDir
+from cluster.settings import Settings, load_settings
+from usererror import UserError
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(240)]
+
+
+@pytest.fixture(scope="module")
+def state_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("local") / "a state" / ("long" * 25)
+    yield folder
+    down(folder)
+
+
+@contextlib.contextmanager
+def occupied(port: int) -> Iterator[int]:
+    """Something else listens on this port (or did before)."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with contextlib.suppress(OSError):
+            other.bind(("127.0.0.1", port))
+            other.listen()
+        yield port
+
+
+def by_name(state_dir: Path) -> dict[str, ServerStatus]:
+    return {server.name: server for server in status(state_dir)}
+
+
+def pids(state_dir: Path) -> dict[str, int | None]:
+    return {name: server.pid for name, server in by_name(state_dir).items()}
+
+
+def all_processes(state_dir: Path) -> list[psutil.Process]:
+    state = StateDir(state_dir)
+    found = processes.marked(state_dir, NAMES)
+    for name in NAMES:
+        found += processes.family(processes.read_record(state.record(name)))
+    return list(dict.fromkeys(found))
+
+
+def s3(settings: Settings) -> Any:
+    import boto3
+
+    session = boto3.Session()
+    session._session.set_config_variable("credentials_file", str(settings.s3_credentials_file))
+    return session.client("s3", endpoint_url=settings.s3_endpoint)
+
+
+@contextlib.contextmanager
+def study(settings: Settings) -> Iterator[optuna.Study]:
+    storage = optuna.storages.RDBStorage(settings.require("study_url"))
+    try:
+        yield optuna.create_study(study_name="kept", storage=storage, load_if_exists=True)
+    finally:
+        storage.engine.dispose()
+
+
+def values(settings: Settings) -> list[float | None]:
+    with study(settings) as kept:
+        return [trial.value for trial in kept.trials]
+
+
+def test_before_the_first_start(state_dir: Path) -> None:
+    assert not any(server.healthy or server.pid for server in status(state_dir))
+    down(state_dir)
+    assert not state_dir.exists()
+
+
+def test_up_from_nothing_beside_a_taken_port(state_dir: Path) -> None:
+    with occupied(5000):
+        began_s = time.monotonic()
+        settings = up(state_dir, logical_gpus=3)
+        print(f"up from nothing: {time.monotonic() - began_s:.1f} s")
+    assert settings.mlflow_uri != "http://127.0.0.1:5000"
+    found = by_name(state_dir)
+    assert set(found) == set(NAMES)
+    assert all(server.healthy for server in found.values()), found
+    assert load_settings(state_dir) == settings
+
+
+def test_private(state_dir: Path) -> None:
+    assert stat.S_IMODE(state_dir.stat().st_mode) == 0o700
+    for file in (state_dir / "settings.toml", *(state_dir / "secrets").iterdir()):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
+
+
+def test_loopback_only(state_dir: Path) -> None:
+    listening = {
+        connection.laddr.ip
+        for process in all_processes(state_dir)
+        for connection in process.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening
+    assert listening <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}
+
+
+def test_no_secret_on_a_command_line(state_dir: Path) -> None:
+    settings = load_settings(state_dir)
+    secrets = {settings.require("study_url")} | {
+        word
+        for file in (state_dir / "secrets").iterdir()
+        for word in file.read_text().split()
+        if len(word) >= 20
+    }
+    assert len(secrets) >= 6
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            line = " ".join(process.cmdline())
+            assert not [secret for secret in secrets if secret in line], process.name()
+
+
+def test_away_from_the_terminal(state_dir: Path) -> None:
+    for name, pid in pids(state_dir).items():
+        assert pid is not None
+        assert os.getsid(pid) == pid != os.getsid(0), name
+        assert psutil.Process(pid).ppid() != os.getpid(), name
+
+
+def test_wrong_keys_are_refused(state_dir: Path) -> None:
+    import boto3
+    from botocore.exceptions import ClientError
+
+    settings = load_settings(state_dir)
+    stranger = boto3.client(
+        "s3",
+        endpoint_url=settings.s3_endpoint,
+        aws_access_key_id="somebody",
+        aws_secret_access_key="else",  # noqa: S106
+        region_name="us-east-1",
+    )
+    with pytest.raises(ClientError, match="InvalidAccessKeyId"):
+        stranger.list_objects_v2(Bucket=settings.s3_bucket)
+    stranger.close()
+
+
+def test_objects_are_not_served_without_keys(state_dir: Path) -> None:
+    """SeaweedFS's inner parts listen as well; its filer would hand out every object."""
+    from cluster.local import ports
+
+    settings = load_settings(state_dir)
+    client = s3(settings)
+    client.put_object(Bucket=settings.s3_bucket, Key="private", Body=b"x")
+    client.close()
+    filer = ports.load(StateDir(state_dir).ports)["s3"]["filer"]
+    url = f"http://127.0.0.1:{filer}/buckets/{settings.s3_bucket}/private"
+    with pytest.raises(urllib.error.HTTPError, match="401") as caught:
+        urllib.request.urlopen(url)
+    caught.value.close()
+
+
+def test_second_up_only_reports(state_dir: Path) -> None:
+    before, lines = pids(state_dir), list[str]()
+    began_s = time.monotonic()
+    up(state_dir, progress=lines.append)
+    print(f"up again: {time.monotonic() - began_s:.1f} s")
+    assert pids(state_dir) == before
+    assert len(lines) == len(NAMES)
+    assert all("already up" in line for line in lines)
+
+
+def test_two_at_once(state_dir: Path) -> None:
+    before = pids(state_dir)
+    both = [in_background(state_dir) for _ in range(2)]
+    assert [process.wait(60) for process in both] == [0, 0]
+    assert pids(state_dir) == before
+
+
+def in_background(state_dir: Path) -> subprocess.Popen[bytes]:
+    code = (
+        "import sys, pathlib; from cluster.local.servers import up; up(pathlib.Path(sys.argv[1]))"
+    )
+    return subprocess.Popen([sys.executable, "-c", code, str(state_dir)])
+
+
+def test_damaged_settings_are_told(state_dir: Path) -> None:
+    file = state_dir / "settings.toml"
+    good = file.read_text()
+    try:
+        file.write_text(good + "mlflow_uri = \n")
+        with pytest.raises(UserError, match=r"settings\.toml: not a settings file"):
+            up(state_dir)
+        file.write_text('ray_address = "head:6379"\n')
+        with pytest.raises(UserError, match="did not start"):
+            up(state_dir)
+    finally:
+        file.write_text(good)
+
+
+def test_killed_ones_start_again_where_they_were(state_dir: Path) -> None:
+    settings, before = load_settings(state_dir), pids(state_dir)
+    with study(settings) as kept:
+        kept.add_trial(optuna.trial.create_trial(value=1.5))
+    for name in ("postgresql", "mlflow"):
+        os.kill(before[name] or 0, signal.SIGKILL)  # only the first of each family
+    lines: list[str] = []
+    assert up(state_dir, progress=lines.append) == settings
+    after = pids(state_dir)
+    assert {name for name in NAMES if after[name] != before[name]} == {"postgresql", "mlflow"}
+    assert values(settings) == [1.5]
+
+
+def test_down_leaves_no_process_and_up_finds_everything(state_dir: Path) -> None:
+    import mlflow
+
+    settings = load_settings(state_dir)
+    client = mlflow.MlflowClient(settings.mlflow_uri)
+    experiment = client.create_experiment("kept")
+    run = client.create_run(experiment, run_name="kept").info.run_id
+    client.log_metric(run, "val_mae", 4.5, step=1)
+    client.log_text(run, "hello", "note.txt")
+    bucket = s3(settings)
+    bucket.put_object(Bucket=settings.s3_bucket, Key="a/b", Body=b"c" * 1_000_000)
+    listed = bucket.list_objects_v2(Bucket=settings.s3_bucket, Prefix="mlflow/")
+    assert [item["Key"].rpartition("/")[2] for item in listed["Contents"]] == ["note.txt"]
+    bucket.close()
+
+    running = all_processes(state_dir)
+    assert len(running) > 10
+    began_s = time.monotonic()
+    down(state_dir)
+    print(f"down: {time.monotonic() - began_s:.1f} s")
+    assert [process for process in running if _runs(process)] == []
+    assert all_processes(state_dir) == []
+    ports = [
+        int(str(uri).rpartition(":")[2]) for uri in (settings.mlflow_uri, settings.s3_endpoint)
+    ]
+    assert all(is_free(port) for port in ports)
+    assert not list(
+        Path("/tmp").glob(  # noqa: S108
+            "seaweedfs-*-grpc-" + str(ports[1] + 10_000) + ".sock"
+        )
+    )
+    assert not (state_dir / "settings.toml").exists()
+    assert not any(server.pid for server in status(state_dir))
+
+    # An `up` that is killed in the middle, and then, beside a port that is taken by now:
+    broken_off = in_background(state_dir)
+    time.sleep(2.5)
+    broken_off.kill()
+    broken_off.wait()
+    began_s = time.monotonic()
+    settings = up(state_dir)
+    print(f"up with data, after one killed: {time.monotonic() - began_s:.1f} s")
+    assert all(server.healthy for server in status(state_dir))
+    seaweeds = [p for p in all_processes(state_dir) if p.name() == "weed"]
+    assert len(seaweeds) == 1
+    check_everything_is_there(settings, experiment, run)
+
+
+def check_everything_is_there(settings: Settings, experiment: str, run: str) -> None:
+    import mlflow
+
+    assert values(settings) == [1.5]
+    client = mlflow.MlflowClient(settings.mlflow_uri)
+    assert [found.info.run_id for found in client.search_runs([experiment])] == [run]
+    assert client.get_run(run).data.metrics == {"val_mae": 4.5}
+    assert [item.path for item in client.list_artifacts(run)] == ["note.txt"]
+    bucket = s3(settings)
+    body = bucket.get_object(Bucket=settings.s3_bucket, Key="a/b")["Body"].read()
+    bucket.close()
+    assert body == b"c" * 1_000_000
+
+
+def test_s3_moves_to_another_port_with_its_data_and_mlflow_follows(state_dir: Path) -> None:
+    before, old = pids(state_dir), load_settings(state_dir)
+    family = processes.family_of(before["s3"] or 0)
+    processes.end(family, signal_number=signal.SIGKILL, grace_s=5)
+    with occupied(int(str(old.s3_endpoint).rpartition(":")[2])):
+        settings = up(state_dir)
+    assert settings.s3_endpoint != old.s3_endpoint
+    after = pids(state_dir)
+    assert {name for name in NAMES if after[name] != before[name]} == {"s3", "mlflow"}
+    import mlflow
+
+    client = mlflow.MlflowClient(settings.mlflow_uri)
+    experiment = client.get_experiment_by_name("kept")
+    assert experiment is not None
+    run = client.search_runs([experiment.experiment_id])[0].info.run_id
+    check_everything_is_there(settings, experiment.experiment_id, run)
+    folder = client.download_artifacts(run, "note.txt")
+    assert Path(folder).read_text() == "hello"
+
+
+def test_down_twice(state_dir: Path) -> None:
+    down(state_dir)
+    down(state_dir)
+    assert all_processes(state_dir) == []
+
+
+def _runs(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
