@@ -8,6 +8,7 @@ name, and it goes on.
 
 import argparse
 import logging
+import os
 import signal
 import sys
 import time
@@ -15,7 +16,6 @@ from pathlib import Path
 from types import FrameType
 
 from cluster.settings import Settings, load_settings
-from tuning import ray_tune
 from tuning.budget import Usage, ended_by
 from tuning.datasets import fingerprint_of
 from tuning.exits import FATES, ExitReason
@@ -64,6 +64,8 @@ class Driver:
 
     def on_epoch(self, number: int, record: EpochRecord, node: str) -> bool:
         """Keeps the epoch, then lets divergence, the plan and the early-stopping rule speak."""
+        if not self._study.is_open(number):
+            return False  # a worker that died just after its trial's end made Ray Tune retry it
         if record.epoch == 1:
             self._study.record_node(number, node)
         self._study.record_epoch(number, record)
@@ -86,6 +88,8 @@ class Driver:
         return True
 
     def on_end(self, number: int, reason: ExitReason, detail: str | None) -> None:
+        if not self._study.is_open(number):
+            return
         self._study.finish(number, reason, detail)
         self._progress.ended(self._study.record(), number, FATES[reason].meaning, detail)
 
@@ -122,9 +126,13 @@ def drive(name: str, spec: SearchSpec, settings: Settings) -> SearchRecord:
     fingerprint = fingerprint_of(spec.data.train, objects)
     storage = Storage(settings.require("study_url"))
     study = storage.create(name, spec, fingerprint)
+    # Ray reads its environment when it is imported.
+    os.environ.update(settings.client_environment())
+    from tuning import ray_tune  # noqa: PLC0415
+
     ray_tune.connect(settings.require("ray_address"), namespace=f"hopetune-{name}")
     progress = ProgressLines()
-    gpus, parallel = _placement(spec, progress)
+    gpus, parallel = _placement(spec, ray_tune.gpus_of_cluster(), progress)
     driver = Driver(study, progress)
     signal.signal(signal.SIGTERM, _asks_to_end(driver))
     projection = Projection(storage.open(name), MlflowRuns(settings, objects))
@@ -139,10 +147,9 @@ def drive(name: str, spec: SearchSpec, settings: Settings) -> SearchRecord:
     return study.record()
 
 
-def _placement(spec: SearchSpec, progress: ProgressLines) -> tuple[float, int]:
-    """GPUs for each trial, and how many trials run at a time."""
+def _placement(spec: SearchSpec, available: float, progress: ProgressLines) -> tuple[float, int]:
+    """GPUs for each trial, and how many trials run at a time on a cluster of ``available`` GPUs."""
     wanted = spec.resources.gpus_per_trial
-    available = ray_tune.gpus_of_cluster()
     if wanted and not available:
         progress.line("NOTICE: the cluster offers no GPU; trials run on CPUs")
         return 0.0, spec.resources.parallel_trials or 1

@@ -20,8 +20,8 @@ from mlflow.types import Schema, TensorSpec
 from cluster.settings import Settings
 from tuning.checkpoints import WEIGHTS
 from tuning.objects import AbsentObjectError, Objects, Place, parse_place
+from tuning.places import checkpoints
 from tuning.projection import SEARCH_TAG, TRIAL_TAG, RunState
-from tuning.worker import CHECKPOINTS
 from usererror import UserError
 
 EXPERIMENT = "hopetune"
@@ -42,6 +42,7 @@ def connect(settings: Settings) -> MlflowClient:
     uri = settings.require("mlflow_uri")
     # MLflow takes these from the environment only. One retry: ours come with back-off.
     mlflow_environment.MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(1)
+    mlflow_environment.MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.set(True)
     if settings.mlflow_username:
         os.environ["MLFLOW_TRACKING_USERNAME"] = settings.mlflow_username
         os.environ["MLFLOW_TRACKING_PASSWORD"] = settings.require("mlflow_password")
@@ -67,7 +68,7 @@ class MlflowRuns:
         self._uri = settings.require("mlflow_uri")
         self._client = connect(settings)
         self._objects = objects
-        self._checkpoints = Place(settings.s3_bucket, CHECKPOINTS)
+        self._checkpoints = checkpoints(settings)
         self._artifacts = settings.mlflow_artifact_root
         self._runs: dict[int | None, Run] = {}
         self._done: dict[int | None, RunState] = {}

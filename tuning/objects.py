@@ -9,7 +9,7 @@ from urllib.parse import urlparse
 import botocore.session
 from boto3.session import Session
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from cluster.settings import Settings
 from usererror import UserError
@@ -151,5 +151,10 @@ class Objects:
         if code in _ABSENT | {"NoSuchBucket"}:
             remedy = "create it, or set HOPETUNE_S3_BUCKET"
             return UserError(where, "no such bucket", got=place.bucket, remedy=remedy)
+        if isinstance(error, NoCredentialsError):
+            remedy = (
+                "start the local servers with `hopetune up`, or set HOPETUNE_S3_CREDENTIALS_FILE"
+            )
+            return UserError(where, "no S3 credentials", remedy=remedy)
         remedy = "check settings.s3_endpoint and that the server is up (`hopetune status`)"
         return UserError(where, "the S3 server cannot be used", got=str(error), remedy=remedy)

@@ -23,9 +23,9 @@ from tuning.checkpoints import WEIGHTS
 from tuning.datasets import open_set
 from tuning.gate import Comparison, compare
 from tuning.mlflow_client import Candidate, MlflowRuns, Registry
-from tuning.objects import AbsentObjectError, Objects, Place
+from tuning.objects import AbsentObjectError, Objects
+from tuning.places import checkpoints, data_cache
 from tuning.records import SearchRecord, TrialRecord
-from tuning.worker import CHECKPOINTS, DATA_CACHE
 from usererror import UserError
 
 
@@ -61,7 +61,7 @@ def promote(
     trial = _chosen(search, trial_number)
     objects = Objects(settings)
     registry = Registry(settings, MlflowRuns(settings, objects))
-    cache = settings.state_dir / DATA_CACHE
+    cache = data_cache(settings)
     if search.spec.data.test is None:
         raise UserError(f"{search.name}: data.test", "no test set", remedy="name one in the search")
     test = open_set(search.spec.data.test, cache, objects)
@@ -123,7 +123,7 @@ def _fetch_weights(trial: TrialRecord, settings: Settings, objects: Objects, fol
     if best is None:
         raise UserError(f"trial {trial.number}", "has no checkpoint")
     path = folder / WEIGHTS
-    place = Place(settings.s3_bucket, CHECKPOINTS) / best.checkpoint_key / WEIGHTS
+    place = checkpoints(settings) / best.checkpoint_key / WEIGHTS
     try:
         objects.download(place, path)
     except AbsentObjectError:

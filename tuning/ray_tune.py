@@ -4,6 +4,7 @@ Ray Tune places trials and keeps workers warm. What is proposed, what is stopped
 remembered belongs to the study; nothing is read back from Ray Tune's own snapshots.
 """
 
+import os
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
@@ -172,6 +173,7 @@ def connect(address: str, namespace: str) -> None:
 
 def run_trials(events: SearchEvents, spec: SearchSpec, gpus: float, parallel: int) -> None:
     """Runs trials on the connected cluster until ``events`` says that the search has ended."""
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints tables even at verbose=0
     resources = {"cpu": spec.resources.cpus_per_trial, "gpu": gpus}
     # Ray Tune wants a folder for its own files; nothing in it is ever read again.
     with tempfile.TemporaryDirectory(prefix="hopetune-tune-") as scratch:
@@ -189,6 +191,8 @@ def run_trials(events: SearchEvents, spec: SearchSpec, gpus: float, parallel: in
                 storage_path=scratch,
                 stop=_MustEnd(events.must_end),
                 failure_config=tune.FailureConfig(max_failures=spec.resources.retries),
+                # Left to itself, Ray Tune saves a trainable of this kind at its end.
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,
             ),
         )

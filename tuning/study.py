@@ -120,6 +120,10 @@ class Study:
             self._open[trial.number] = Trial(self._study, trial._trial_id)
         return [(trial.number, dict(trial.params)) for trial in left]
 
+    def is_open(self, number: int) -> bool:
+        """Whether a trial that this driver asked for or adopted has not been ended yet."""
+        return number in self._open
+
     def record_epoch(self, number: int, record: EpochRecord) -> bool:
         """Keeps an epoch as it is first reported; says whether it was new."""
         trial = self._open[number]

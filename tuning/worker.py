@@ -9,12 +9,10 @@ from cluster.settings import load_settings
 from headpose.data.prepared import PreparedSet
 from tuning.checkpoints import CheckpointStore
 from tuning.datasets import open_set
-from tuning.objects import Objects, Place
+from tuning.objects import Objects
+from tuning.places import checkpoints, data_cache
 from tuning.spec import SearchSpec, Settings
 from tuning.trial import EpochReport, TrialPlan, train_trial
-
-CHECKPOINTS = "checkpoints"
-DATA_CACHE = "data-cache"
 
 
 class Worker:
@@ -23,10 +21,10 @@ class Worker:
     def __init__(self) -> None:
         settings = load_settings()
         self._objects = Objects(settings)
-        self._cache: Path = settings.state_dir / DATA_CACHE
+        self._cache: Path = data_cache(settings)
         self._sets: dict[str, PreparedSet] = {}
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._checkpoints = CheckpointStore(self._objects, Place(settings.s3_bucket, CHECKPOINTS))
+        self._checkpoints = CheckpointStore(self._objects, checkpoints(settings))
 
     def start(self, spec: SearchSpec, parameters: Settings) -> Iterator[EpochReport]:
         """A trial, ready to give its first report."""

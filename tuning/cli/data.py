@@ -101,10 +101,10 @@ def inspect(
     from cluster.settings import load_settings
     from tuning.datasets import open_set
     from tuning.objects import Objects
-    from tuning.worker import DATA_CACHE
+    from tuning.places import data_cache
 
     settings = load_settings()
-    found = open_set(place, settings.state_dir / DATA_CACHE, Objects(settings))
+    found = open_set(place, data_cache(settings), Objects(settings))
     shares = (5, 25, 50, 75, 95)
     table = np.percentile(found.angles_deg, shares, axis=0)
     if json:

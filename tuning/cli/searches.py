@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster import jobs
-from cluster.settings import Settings, load_settings
+from cluster.jobs import Jobs
+from cluster.settings import load_settings
 from tuning.cli.output import say, say_json, say_table
 from usererror import UserError
 
@@ -47,20 +47,18 @@ def submit(
     from tuning.spec import load_spec
 
     spec = load_spec(file)
-    settings = load_settings()
-    target = _at(settings, address)
+    jobs = Jobs(load_settings(), address)
     search = name or _dated(spec.name)
     with tempfile.TemporaryDirectory(prefix="hopetune-submit-") as folder:
         shutil.copyfile(file, Path(folder) / SEARCH_FILE)
         jobs.submit(
-            target,
             submission_id=search,
             entrypoint=f"python -m tuning.driver {SEARCH_FILE} --name {search}",
             working_dir=Path(folder),
         )
     say(f"search {search} is submitted; follow it with `hopetune logs {search} --follow`")
     if follow:
-        _follow(target, search)
+        _follow(jobs, search)
 
 
 def run(file: SearchFile, name: Name = None) -> None:
@@ -139,9 +137,8 @@ def logs(
 
     Example: `hopetune logs latest --follow`
     """
-    settings = load_settings()
     name = resolve(_storage(), search) if search == "latest" else search
-    for text in jobs.logs(_at(settings, address), name, follow=follow):
+    for text in Jobs(load_settings(), address).logs(name, follow=follow):
         typer.echo(text, nl=False)
 
 
@@ -167,7 +164,7 @@ def stop(
             return
         time.sleep(0.5)
     # No driver listened: it is dead or hangs, so its job is ended from outside.
-    jobs.stop(_at(load_settings(), address), name)
+    Jobs(load_settings(), address).stop(name)
     say(f"search {name}: its driver did not answer in {STOP_GRACE_S:.0f} s; its job is ended")
 
 
@@ -209,10 +206,6 @@ def _storage() -> "Storage":
     return Storage(load_settings().require("study_url"))
 
 
-def _at(settings: Settings, address: str | None) -> Settings:
-    return settings.model_copy(update={"ray_jobs_address": address}) if address else settings
-
-
 def _dated(name: str) -> str:
     return f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
 
@@ -221,14 +214,13 @@ def _when(at_ms: int) -> str:
     return f"{datetime.fromtimestamp(at_ms / 1000):%Y-%m-%d %H:%M}"
 
 
-def _follow(settings: Settings, search: str) -> None:
-    for text in jobs.logs(settings, search, follow=True):
+def _follow(jobs: Jobs, search: str) -> None:
+    for text in jobs.logs(search, follow=True):
         typer.echo(text, nl=False)
-    status = jobs.status(settings, search)
-    if status != "SUCCEEDED":
-        raise UserError(
-            search, "its driver did not end well", got=status, remedy="the log above says why"
-        )
+    job = jobs.get(search)
+    if job.status != "SUCCEEDED":
+        remedy = "the log above says why"
+        raise UserError(search, "its driver did not end well", got=job.status, remedy=remedy)
 
 
 def _search_summary(search: "SearchRecord") -> dict[str, object]:

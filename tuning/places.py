@@ -1,0 +1,16 @@
+"""Where things lie: the one list of folders and of beginnings of keys."""
+
+from pathlib import Path
+
+from cluster.settings import Settings
+from tuning.objects import Place
+
+
+def checkpoints(settings: Settings) -> Place:
+    """Checkpoints of all searches, one folder for each prefix key."""
+    return Place(settings.s3_bucket, "checkpoints")
+
+
+def data_cache(settings: Settings) -> Path:
+    """Prepared sets that this node has fetched, one folder for each fingerprint."""
+    return settings.state_dir / "data-cache"
