@@ -179,6 +179,19 @@ def test_a_profile_hides_the_far_eye_and_shows_the_near_one() -> None:
     assert visible[42:48].all()
 
 
+def test_ears_are_seen_from_the_front_and_the_near_one_from_its_side() -> None:
+    bare = [
+        face for face in range(40) if figure(0, 0, 0, face=face).identity.look.hair_style != "long"
+    ]
+    left, right = 2, 3
+    seen = [figure(0, 0, 0, face=face) for face in bare]
+    assert np.mean([person.visible(person.extras)[left : right + 1] for person in seen]) > 0.8
+    seen = [figure(75, 0, 0, face=face) for face in bare]
+    visible = np.array([person.visible(person.extras) for person in seen])
+    assert visible[:, right].mean() > 0.8
+    assert not visible[:, left].any()
+
+
 def test_a_picture_follows_from_its_seeds_alone() -> None:
     scene = draw_scene(np.random.default_rng(7))
     again = draw_scene(np.random.default_rng(7))

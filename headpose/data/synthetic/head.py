@@ -14,6 +14,10 @@ from headpose.data.synthetic.identity import Identity, Look, Shape
 
 NECK_PIVOT_MM = np.array([0.0, 45.0, -25.0], dtype=np.float32)  # where neck and head are joined
 
+# On the unit sphere: low, and turned half outward and half forward, so that it is seen from the
+# front as well as from its side.
+_EAR_LOBE = np.array([0.6, 0.5, 0.6245], dtype=np.float32)
+
 # Indices of the 68 points after mirroring left and right (the iBUG order).
 MIRRORED_68 = np.array(
     [
@@ -52,7 +56,12 @@ def extra_points(identity: Identity) -> Floats:
     forward = np.broadcast_to(np.array([0, 0, 1], dtype=np.float32), origins.shape)
     depth = outermost([*_face(shape), *_nose(shape)], origins, forward)
     eyes_mouth = origins + forward * depth[:, None]
-    ears = np.stack([body.centre for body in _ears(shape)])
+    ears = np.stack(
+        [
+            ear.centre + ear.axes @ (_EAR_LOBE * [side, 1, 1])
+            for side, ear in zip((-1, 1), _ears(shape), strict=True)
+        ]
+    )
     points = np.concatenate([eyes_mouth[:2], ears, eyes_mouth[2:]])
     return np.asarray(points * shape.stretch, dtype=np.float32)
 

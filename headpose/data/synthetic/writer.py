@@ -24,7 +24,7 @@ from usererror import UserError
 
 MARKER = "synthetic.json"
 #: Changes whenever the same seed would give other pictures.
-GENERATOR = 1
+GENERATOR = 2
 SMALLEST_PX, LARGEST_PX = 32, 1024
 # Starting processes costs some seconds each; below this they do not pay.
 _IN_PROCESS_UP_TO = 64
