@@ -1,5 +1,6 @@
 """The one door to MLflow: runs of searches and trials, and the registry of models."""
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,6 +44,8 @@ def connect(settings: Settings) -> MlflowClient:
     # MLflow takes these from the environment only. One retry: ours come with back-off.
     mlflow_environment.MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(1)
     mlflow_environment.MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.set(True)
+    mlflow_environment.MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
     if settings.mlflow_username:
         os.environ["MLFLOW_TRACKING_USERNAME"] = settings.mlflow_username
         os.environ["MLFLOW_TRACKING_PASSWORD"] = settings.require("mlflow_password")
@@ -245,13 +248,13 @@ class Registry:
         Raises:
             UserError: there is no champion of that name.
         """
-        if self.champion(model_name) is None:
+        champion = self.champion(model_name)
+        if champion is None:
             remedy = "promote a search first: `hopetune promote SEARCH`"
             raise UserError(f"models:/{model_name}@{CHAMPION}", "no champion", remedy=remedy)
         with reachable(self._uri):
-            uri = f"models:/{model_name}@{CHAMPION}"
-            local = mlflow.artifacts.download_artifacts(uri, dst_path=str(folder))
-        return Path(local) / "artifacts" / WEIGHTS
+            uri = f"models:/{model_name}/{champion['version']}/artifacts/{WEIGHTS}"
+            return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
 
     def _log_model(self, candidate: Candidate) -> Any:
         import headpose  # noqa: PLC0415 - only its place is needed: its code travels with the model
@@ -264,6 +267,7 @@ class Registry:
             artifacts={"weights": str(candidate.weights_file)},
             code_paths=code,
             signature=_signature(),
+            input_example=np.zeros((1, 64, 64, 3), np.uint8),
             pip_requirements=["torch", "torchvision", "numpy", "pillow", "safetensors"],
         )
 

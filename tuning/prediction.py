@@ -76,7 +76,9 @@ def _box_beside(path: Path) -> Box | None:
     if isinstance(sample, LeftOut):
         where = str(path.with_suffix(".mat"))
         raise UserError(where, sample.reason, remedy="give the face's box with --box")
-    return face_box(LAYOUT, sample.landmarks_px, looseness=LOOSENESS[LAYOUT])
+    return face_box(
+        LAYOUT, sample.landmarks_px, looseness=LOOSENESS[LAYOUT], policy="visible-landmarks"
+    )
 
 
 def _champion(model: str, settings: Settings) -> LoadedNetwork:

@@ -14,11 +14,21 @@ app = typer.Typer(
 )
 
 
+LEFT_OUT_SHOWN = 3
+
+
 class LayoutName(StrEnum):
     """The on-disk layouts that can be read."""
 
     W300_LP = "300w-lp"
     AFLW2000 = "aflw2000"
+
+
+class CropName(StrEnum):
+    """Which landmarks span a face's box; state it with every figure."""
+
+    ORIGINAL = "original"
+    VISIBLE_LANDMARKS = "visible-landmarks"
 
 
 @app.command()
@@ -55,6 +65,9 @@ def prepare(
     pixels: Annotated[
         int, typer.Option(help="Side of the stored crops; leave room around the input.", min=32)
     ] = 280,
+    crop: Annotated[
+        CropName, typer.Option(help="Landmarks that span the face's box; `original`: as published.")
+    ] = CropName.ORIGINAL,
 ) -> None:
     """Decode and crop a data set once, so that every trial on a node can share it in memory.
 
@@ -77,14 +90,16 @@ def prepare(
             layout.value,
             source.expanduser(),
             folder,
-            PrepareSettings(stored_px=pixels),
+            PrepareSettings(stored_px=pixels, policy=crop.value),
             lambda done, total: bar.update(task, completed=done, total=total),
         )
         if objects is not None:
             publish(folder, to, objects)
     say(f"{manifest.count} images in {to}, fingerprint {manifest.fingerprint[:16]}")
-    for entry in manifest.left_out:
+    for entry in manifest.left_out[:LEFT_OUT_SHOWN]:
         say(f"  left out: {entry.name}: {entry.reason}")
+    if (more := len(manifest.left_out) - LEFT_OUT_SHOWN) > 0:
+        say(f"  left out: {more} more, all named in the set's manifest.json")
 
 
 @app.command()

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cluster.jobs import Jobs
-from cluster.settings import load_settings
+from cluster import jobs
+from cluster.settings import Settings, load_settings
 from tuning.cli.output import say, say_json, say_table
 from usererror import UserError
 
@@ -47,18 +47,19 @@ def submit(
     from tuning.spec import load_spec
 
     spec = load_spec(file)
-    jobs = Jobs(load_settings(), address)
+    cluster = _at(load_settings(), address)
     search = name or _dated(spec.name)
     with tempfile.TemporaryDirectory(prefix="hopetune-submit-") as folder:
         shutil.copyfile(file, Path(folder) / SEARCH_FILE)
         jobs.submit(
+            cluster,
             submission_id=search,
             entrypoint=f"python -m tuning.driver {SEARCH_FILE} --name {search}",
             working_dir=Path(folder),
         )
     say(f"search {search} is submitted; follow it with `hopetune logs {search} --follow`")
     if follow:
-        _follow(jobs, search)
+        _follow(cluster, search)
 
 
 def run(file: SearchFile, name: Name = None) -> None:
@@ -138,7 +139,7 @@ def logs(
     Example: `hopetune logs latest --follow`
     """
     name = resolve(_storage(), search) if search == "latest" else search
-    for text in Jobs(load_settings(), address).logs(name, follow=follow):
+    for text in jobs.logs(_at(load_settings(), address), name, follow=follow):
         typer.echo(text, nl=False)
 
 
@@ -164,7 +165,7 @@ def stop(
             return
         time.sleep(0.5)
     # No driver listened: it is dead or hangs, so its job is ended from outside.
-    Jobs(load_settings(), address).stop(name)
+    jobs.stop(_at(load_settings(), address), name)
     say(f"search {name}: its driver did not answer in {STOP_GRACE_S:.0f} s; its job is ended")
 
 
@@ -214,10 +215,14 @@ def _when(at_ms: int) -> str:
     return f"{datetime.fromtimestamp(at_ms / 1000):%Y-%m-%d %H:%M}"
 
 
-def _follow(jobs: Jobs, search: str) -> None:
-    for text in jobs.logs(search, follow=True):
+def _at(settings: Settings, address: str | None) -> Settings:
+    return settings.model_copy(update={"ray_jobs_address": address}) if address else settings
+
+
+def _follow(cluster: Settings, search: str) -> None:
+    for text in jobs.logs(cluster, search, follow=True):
         typer.echo(text, nl=False)
-    job = jobs.get(search)
+    job = jobs.get(cluster, search)
     if job.status != "SUCCEEDED":
         remedy = "the log above says why"
         raise UserError(search, "its driver did not end well", got=job.status, remedy=remedy)

@@ -1,0 +1,207 @@
+"""A whole search through the real servers, from the command line to the registry."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from cluster.settings import Settings
+from tuning.mlflow_client import EXPERIMENT, connect
+from tuning.objects import Objects, parse_place
+from tuning.records import SearchRecord
+from tuning.study import Storage
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+
+SearchFile = Callable[..., Path]
+
+
+def record_of(settings: Settings, name: str) -> SearchRecord:
+    return Storage(settings.require("study_url")).open(name).record()
+
+
+def wait_for(condition: Callable[[], bool], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > until:
+            raise TimeoutError(f"not within {seconds} s")
+        time.sleep(0.5)
+
+
+def runs_of(settings: Settings, search: str) -> dict[int | None, Run]:
+    client: MlflowClient = connect(settings)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id], f"tags.`hopetune.search` = '{search}'")
+    keys = [run.data.tags.get("hopetune.trial") for run in found]
+    return {None if key is None else int(key): run for key, run in zip(keys, found, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def finished(servers: Settings, published: tuple[str, str], tmp_path_factory) -> SearchRecord:  # type: ignore[no-untyped-def]
+    """A search that was submitted from a terminal which was closed at once."""
+    name = "small-closed-terminal"
+    path = tmp_path_factory.mktemp("search") / "small.yaml"
+    path.write_text(
+        f"""
+name: small
+data: {{train: {published[0]}, test: {published[1]}, validation_fraction: 0.2}}
+parameters:
+  alpha: {{low: 0.01, high: 1.0, log: true}}
+  learning_rate: {{low: 1e-4, high: 3e-3, log: true}}
+  unfreeze_epoch: {{low: 0, high: 2}}
+fixed: {{backbone: squeezenet1_1, image_px: 32, batch_size: 16}}
+try_first: [{{learning_rate: 1e-3}}]
+sampler: {{name: random, seed: 4}}
+stopping: {{rule: stopping, first_rung: 1, factor: 2}}
+budget: {{trials: 6, epochs: 3}}
+resources: {{parallel_trials: 2}}
+""",
+        encoding="utf-8",
+    )
+    command = "from tuning.cli.main import main; main()"
+    terminal = subprocess.Popen(
+        [sys.executable, "-c", command, "submit", str(path), "--name", name, "--follow"],
+        env=os.environ | {"HOPETUNE_STATE_DIR": str(servers.state_dir)},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert terminal.stdout is not None
+    assert "is submitted" in terminal.stdout.readline()
+    os.killpg(terminal.pid, signal.SIGHUP)
+    assert terminal.wait(timeout=30) == -signal.SIGHUP
+    terminal.stdout.close()
+    storage = Storage(servers.require("study_url"))
+    wait_for(lambda: name in storage.names(), 60)
+    wait_for(lambda: record_of(servers, name).ended is not None, 200)
+    return record_of(servers, name)
+
+
+def test_the_search_goes_on_without_its_terminal(finished: SearchRecord) -> None:
+    assert finished.ended == "all trials done"
+    assert len(finished.trials) == 6
+    assert finished.count("COMPLETE", "PRUNED") == 6
+    assert finished.trials[0].parameters["learning_rate"] == 1e-3
+
+
+def test_pruned_trials_are_pruned_with_their_intermediate_values(finished: SearchRecord) -> None:
+    pruned = [t for t in finished.trials if t.state == "PRUNED"]
+    assert pruned, "six random configurations at factor 2 stop at least one"
+    for trial in pruned:
+        assert trial.exit_reason == "stopped_early"
+        assert sorted(trial.curve) == list(range(1, len(trial.curve) + 1))
+        assert len(trial.curve) < 3
+    for trial in finished.trials:
+        if trial.state == "COMPLETE":
+            assert sorted(trial.curve) == [1, 2, 3]
+
+
+def test_mlflow_holds_a_parent_and_every_child(servers: Settings, finished: SearchRecord) -> None:
+    wait_for(lambda: runs_of(servers, finished.name)[None].info.status == "FINISHED", 30)
+    runs = runs_of(servers, finished.name)
+    parent = runs.pop(None)
+    assert sorted(key for key in runs if key is not None) == [0, 1, 2, 3, 4, 5]
+    for trial in finished.trials:
+        run = runs[trial.number]
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        expected = {"COMPLETE": "FINISHED", "PRUNED": "KILLED"}[trial.state]
+        assert run.info.status == expected
+        assert run.data.tags["hopetune.exit_reason"] == trial.exit_reason
+        assert float(run.data.params["alpha"]) == trial.parameters["alpha"]
+        assert run.data.params["backbone"] == "squeezenet1_1"
+        history = connect(servers).get_metric_history(run.info.run_id, "val_mae")
+        assert {point.step: point.value for point in history} == pytest.approx(trial.curve)
+        assert run.data.metrics["best_val_mae"] == pytest.approx(trial.value)
+
+
+def test_every_completed_trial_has_its_best_checkpoint_in_s3(
+    servers: Settings, finished: SearchRecord
+) -> None:
+    objects = Objects(servers)
+    artifacts = parse_place(servers.require("mlflow_artifact_root"))
+    runs = runs_of(servers, finished.name)
+    for trial in finished.trials:
+        if trial.state != "COMPLETE":
+            continue
+        run = runs[trial.number]
+        listed = connect(servers).list_artifacts(run.info.run_id, "checkpoint")
+        assert [entry.path for entry in listed] == ["checkpoint/weights.safetensors"]
+        key = f"{run.info.experiment_id}/{run.info.run_id}/artifacts/checkpoint/weights.safetensors"
+        copied = objects.get(artifacts / key)
+        best = trial.best_epoch
+        assert best is not None
+        place = parse_place(f"s3://{servers.s3_bucket}/checkpoints") / best.checkpoint_key
+        assert copied == objects.get(place / "weights.safetensors")
+
+
+def test_the_same_search_again_trains_nothing(
+    servers: Settings, hopetune: Callable, finished: SearchRecord, search_file: SearchFile
+) -> None:
+    path = search_file(stopping="{rule: none}", budget="{trials: 2, epochs: 2}")
+    first = hopetune("run", str(path), "--name", "small-first")
+    assert first.returncode == 0, first.stderr
+    again = hopetune("run", str(path), "--name", "small-again")
+    assert again.returncode == 0, again.stderr
+    assert "0 epochs trained, 4 taken from the store" in again.stdout
+    one, two = record_of(servers, "small-first"), record_of(servers, "small-again")
+    assert [t.parameters for t in one.trials] == [t.parameters for t in two.trials]
+    assert [t.curve for t in one.trials] == [t.curve for t in two.trials]
+
+
+def test_a_longer_search_pays_for_the_new_epochs_only(
+    hopetune: Callable, search_file: SearchFile
+) -> None:
+    fixed = "{backbone: squeezenet1_1, image_px: 32, batch_size: 16, seed: 9}"
+    short = search_file(fixed=fixed, stopping="{rule: none}", budget="{trials: 1, epochs: 2}")
+    assert hopetune("run", str(short)).returncode == 0
+    longer = search_file(fixed=fixed, stopping="{rule: none}", budget="{trials: 1, epochs: 3}")
+    assert "1 epochs trained, 2 taken from the store" in hopetune("run", str(longer)).stdout
+
+
+def test_a_diverging_trial_ends_at_once(
+    servers: Settings, hopetune: Callable, search_file: SearchFile
+) -> None:
+    path = search_file(parameters="{alpha: {choices: [1e38]}}", budget="{trials: 1, epochs: 3}")
+    done = hopetune("run", str(path), "--name", "small-diverged")
+    assert done.returncode == 0, done.stderr
+    trial = record_of(servers, "small-diverged").trials[0]
+    assert (trial.exit_reason, trial.state, len(trial.epochs)) == ("diverged", "PRUNED", 1)
+    assert runs_of(servers, "small-diverged")[0].info.status == "FAILED"
+
+
+def test_stop_ends_a_search_and_its_runs(
+    servers: Settings, hopetune: Callable, search_file: SearchFile
+) -> None:
+    path = search_file(stopping="{rule: none}", budget="{trials: 50, epochs: 50}")
+    name = "small-stopped"
+    assert hopetune("submit", str(path), "--name", name).returncode == 0
+    storage = Storage(servers.require("study_url"))
+    wait_for(lambda: name in storage.names(), 60)
+    wait_for(lambda: any(t.epochs for t in record_of(servers, name).trials), 90)
+    stopped = hopetune("stop", name)
+    assert f"search {name} is stopped" in stopped.stdout, stopped.stderr
+    record = record_of(servers, name)
+    assert record.ended == "stopped by its user"
+    assert record.count("RUNNING") == 0
+    wait_for(lambda: runs_of(servers, name)[None].info.status == "FINISHED", 30)
+    assert all(run.info.status != "RUNNING" for run in runs_of(servers, name).values())
+    assert "stopped by its user" in hopetune("logs", name).stdout
+
+
+def test_show_and_ls_tell_people_and_programs(hopetune: Callable, finished: SearchRecord) -> None:
+    assert finished.name in hopetune("ls").stdout
+    shown = json.loads(hopetune("show", finished.name, "--json").stdout)
+    best = finished.best()
+    assert best is not None
+    assert shown["best_trial"] == best.number
+    assert len(shown["trials"]) == 6
+    assert "stopped_early" in hopetune("show", finished.name).stdout
