@@ -12,7 +12,8 @@ def start_mark(pid: int) -> str | None:
     """What tells this process from every other one that ever had its pid; None if it is dead.
 
     On Linux the boot and the start in clock ticks since that boot: unlike a time of day they do
-    not move when the clock is set. A zombie counts as dead.
+    not move when the clock is set. A zombie counts as dead, once its last thread has ended: until
+    then it holds its ports and files.
     """
     if not _BOOT_ID.exists():
         return _create_time(pid)
@@ -22,8 +23,8 @@ def start_mark(pid: int) -> str | None:
         return None
     # The command name may hold spaces and brackets: count fields after the last bracket.
     fields = stat.rpartition(")")[2].split()
-    state, start_ticks = fields[0], fields[19]  # proc(5): fields 3 and 22
-    if state in "ZX":
+    state, threads, start_ticks = fields[0], int(fields[17]), fields[19]  # proc(5): 3, 20, 22
+    if state in "ZX" and threads <= 1:
         return None
     return f"{_BOOT_ID.read_text(encoding='ascii').strip()}:{start_ticks}"
 

@@ -181,7 +181,4 @@ def _wait_for_ends(processes: list[psutil.Process], patience_s: float) -> list[p
 
 
 def _runs(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    return process.is_running() and start_mark(process.pid) is not None

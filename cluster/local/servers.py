@@ -70,9 +70,10 @@ def up(state_dir: Path, *, logical_gpus: int | None = None, progress: Progress =
     state.create()
     with state.lock(progress) as lock_fd:
         _refuse_other_settings(state)
-        _end_leftovers(state, [name for name in NAMES if name not in _alive(state)])
+        alive = _alive(state)  # looked at once: what dies from here on is found when it is started
+        _end_leftovers(state, [name for name in NAMES if name not in alive])
         credentials = secret_files.load_or_create(state.secrets)
-        chosen = _choose_ports(state)
+        chosen = _choose_ports(state, alive)
         servers = _build(
             state,
             chosen,
@@ -143,8 +144,8 @@ def _build(
     }
 
 
-def _choose_ports(state: StateDir) -> ports.Ports:
-    remembered, alive = ports.load(state.ports), _alive(state)
+def _choose_ports(state: StateDir, alive: list[str]) -> ports.Ports:
+    remembered = ports.load(state.ports)
     # A server that was just killed may hold its ports for another moment. One that ended in
     # order has no record, and whoever holds its ports by now may keep them.
     died = [name for name in NAMES if name not in alive and state.record(name).exists()]

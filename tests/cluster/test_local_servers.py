@@ -294,7 +294,9 @@ def test_s3_moves_to_another_port_with_its_data_and_mlflow_follows(state_dir: Pa
     before, old = pids(state_dir), load_settings(state_dir)
     family = processes.family_of(before["s3"] or 0)
     processes.end(family, signal_number=signal.SIGKILL, grace_s=5)
-    with occupied(int(str(old.s3_endpoint).rpartition(":")[2])):
+    port = int(str(old.s3_endpoint).rpartition(":")[2])
+    with occupied(port):
+        assert not is_free(port)
         settings = up(state_dir)
     assert settings.s3_endpoint != old.s3_endpoint
     after = pids(state_dir)

@@ -126,3 +126,18 @@ def test_zombie_counts_as_dead() -> None:
 def test_damaged_record_is_no_record(tmp_path: Path, text: str) -> None:
     (tmp_path / "r.json").write_text(text)
     assert processes.read_record(tmp_path / "r.json") is None
+
+
+def test_zombie_with_a_living_thread_is_not_dead_yet(tmp_path: Path) -> None:
+    """It still holds its ports; a killed server with many threads is like that for a moment."""
+    code = (
+        "import ctypes, threading, time\n"
+        "threading.Thread(target=time.sleep, args=(99,)).start()\n"
+        "print(1, flush=True)\n"
+        "ctypes.CDLL(None).pthread_exit(None)\n"  # ends the first thread alone
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as child:
+        until(lambda: psutil.Process(child.pid).status() == psutil.STATUS_ZOMBIE)
+        assert start_mark(child.pid) is not None
+        child.kill()
+        until(lambda: start_mark(child.pid) is None)
