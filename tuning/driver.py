@@ -11,108 +11,21 @@ import logging
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 from types import FrameType
 
 from cluster.settings import Settings, load_settings
-from tuning.budget import Usage, ended_by
+from tuning.conductor import Conductor
 from tuning.datasets import fingerprint_of
-from tuning.exits import FATES, ExitReason
+from tuning.exits import ExitReason
 from tuning.mlflow_client import MlflowRuns
 from tuning.objects import Objects
 from tuning.progress import ProgressLines
 from tuning.projection import Projection
-from tuning.records import EpochRecord, SearchRecord
+from tuning.records import SearchRecord
 from tuning.spec import SearchSpec, load_spec
-from tuning.spec import Settings as Parameters
-from tuning.stopping import is_diverged, should_stop
-from tuning.study import Storage, Study, now_ms
+from tuning.study import Storage
 from usererror import UserError
-
-POLL_S = 1.0
-"""How often the wish to stop and the budget are looked at; untuned."""
-
-
-class Driver:
-    """Decides from the study, and is its only writer; Ray Tune's events come in here."""
-
-    def __init__(self, study: Study, progress: ProgressLines) -> None:
-        self._study = study
-        self._spec = study.spec
-        self._progress = progress
-        self._adopted = study.adopt()
-        self._end: str | None = None
-        self._polled_s = 0.0
-
-    @property
-    def ended_by(self) -> str:
-        return self._end or "all trials done"
-
-    def next_trial(self) -> tuple[int, Parameters] | None:
-        """First what a dead driver left running, then new proposals while the budget lasts."""
-        if self._adopted:
-            number, parameters = self._adopted.pop(0)
-            self._progress.line(f"trial {number} goes on")
-            return number, parameters
-        started = self._study.record().count("RUNNING", "COMPLETE", "PRUNED", "FAIL")
-        if self._end or started >= self._spec.budget.trials:
-            return None
-        number, parameters = self._study.ask()
-        self._progress.started(number, parameters)
-        return number, parameters
-
-    def on_epoch(self, number: int, record: EpochRecord, node: str) -> bool:
-        """Keeps the epoch, then lets divergence, the plan and the early-stopping rule speak."""
-        if not self._study.is_open(number):
-            return False  # a worker that died just after its trial's end made Ray Tune retry it
-        if record.epoch == 1:
-            self._study.record_node(number, node)
-        self._study.record_epoch(number, record)
-        search = self._study.record()
-        trial = search.trials[number]
-        self._progress.epoch(search, trial, record)
-        if is_diverged(record.metrics["val_mae"]):
-            self.on_end(number, ExitReason.DIVERGED, f"in epoch {record.epoch}")
-            return False
-        last = self._spec.budget.epochs
-        if record.epoch >= last:
-            self.on_end(number, ExitReason.COMPLETED, None)
-            return False
-        others = [t.curve for t in search.trials if t.number != number]
-        curve = {epoch: v for epoch, v in trial.curve.items() if epoch <= record.epoch}
-        if should_stop(self._spec.stopping, curve, others, last):
-            detail = f"after epoch {record.epoch} of {last} by rule {self._spec.stopping.rule!r}"
-            self.on_end(number, ExitReason.STOPPED_EARLY, detail)
-            return False
-        return True
-
-    def on_end(self, number: int, reason: ExitReason, detail: str | None) -> None:
-        if not self._study.is_open(number):
-            return
-        self._study.finish(number, reason, detail)
-        self._progress.ended(self._study.record(), number, FATES[reason].meaning, detail)
-
-    def ask_to_end(self, why: str) -> None:
-        self._end = self._end or why
-
-    def must_end(self) -> bool:
-        """Whether running trials must stop now: asked to, or a budget used up."""
-        now = time.monotonic()
-        if self._end is None and now - self._polled_s >= POLL_S:
-            self._polled_s = now
-            if self._study.stop_wanted():
-                self.ask_to_end("stopped by its user")
-            elif why := ended_by(self._spec.budget, _usage(self._study.record())):
-                self.ask_to_end(why)
-        return self._end is not None
-
-
-def _usage(search: SearchRecord) -> Usage:
-    best = search.best(("COMPLETE", "RUNNING", "PRUNED"))
-    started = search.count("RUNNING", "COMPLETE", "PRUNED", "FAIL")
-    minutes = (now_ms() - search.created_ms) / 60_000
-    return Usage(started, search.gpu_hours(now_ms()), minutes, best.value if best else None)
 
 
 def drive(name: str, spec: SearchSpec, settings: Settings) -> SearchRecord:
@@ -133,7 +46,7 @@ def drive(name: str, spec: SearchSpec, settings: Settings) -> SearchRecord:
     ray_tune.connect(settings.require("ray_address"), namespace=f"hopetune-{name}")
     progress = ProgressLines()
     gpus, parallel = _placement(spec, ray_tune.gpus_of_cluster(), progress)
-    driver = Driver(study, progress)
+    driver = Conductor(study, progress)
     signal.signal(signal.SIGTERM, _asks_to_end(driver))
     projection = Projection(storage.open(name), MlflowRuns(settings, objects))
     projection.start()
@@ -160,7 +73,7 @@ def _placement(spec: SearchSpec, available: float, progress: ProgressLines) -> t
     return wanted, spec.resources.parallel_trials or at_a_time
 
 
-def _asks_to_end(driver: Driver):  # type: ignore[no-untyped-def]
+def _asks_to_end(driver: Conductor):  # type: ignore[no-untyped-def]
     def handler(_signal: int, _frame: FrameType | None) -> None:
         driver.ask_to_end("stopped by SIGTERM")
 

@@ -22,7 +22,7 @@ from cluster.settings import Settings
 from tuning.checkpoints import WEIGHTS
 from tuning.objects import AbsentObjectError, Objects, Place, parse_place
 from tuning.places import checkpoints
-from tuning.projection import SEARCH_TAG, TRIAL_TAG, RunState
+from tuning.projection import SEARCH_TAG, TRIAL_TAG, UNENDED, RunState
 from usererror import UserError
 
 EXPERIMENT = "hopetune"
@@ -140,8 +140,10 @@ class MlflowRuns:
             self._client.log_batch(run_id, tags=batch)
         if state.checkpoint_key:
             self._copy_checkpoint(state.checkpoint_key, run)
-        if state.status != "RUNNING":
+        if state.status not in UNENDED:
             self._client.set_terminated(run_id, state.status, state.ended_ms)
+        elif (known.status if known else run.info.status) != state.status:
+            self._client.update_run(run_id, state.status)  # paused, or going on
 
     def _create(self, state: RunState) -> Run:
         tags = dict(state.tags)

@@ -3,7 +3,8 @@
 from tuning.exits import ExitReason
 from tuning.projection import run_states
 from tuning.records import EpochRecord, SearchRecord, TrialRecord
-from tuning.spec import Budget, Choices, Data, SearchSpec
+from tuning.space import Choices
+from tuning.spec import Budget, Data, SearchSpec
 
 SPEC = SearchSpec(
     name="small",

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tuning.spec import Choices, Range, SearchSpec, load_spec
+from tuning.space import Choices, Range
+from tuning.spec import SearchSpec, load_spec
 from usererror import UserError
 
 GOOD = """\
