@@ -5,6 +5,7 @@
 
 import dataclasses
 import difflib
+import functools
 import types
 import typing
 from pathlib import Path
@@ -128,6 +129,7 @@ def load_spec(path: Path) -> SearchSpec:
     return spec
 
 
+@functools.cache
 def field_kind(name: str) -> type:
     """The type of a training setting: ``int``, ``float`` or ``str`` (``None`` left aside)."""
     hint = typing.get_type_hints(TrainConfig)[name]

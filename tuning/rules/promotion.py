@@ -31,9 +31,7 @@ class Promotion:
         return Verdict.PAUSE
 
     def pause(self, trial: int, epoch: int) -> None:
-        waiting, entry = self._waiting[epoch], self._rungs[epoch].entry(trial)
-        if entry not in waiting:
-            insort(waiting, entry)
+        insort(self._waiting[epoch], self._rungs[epoch].entry(trial))
 
     def take_up(self, closing: bool) -> int | None:
         for epoch in sorted(self._rungs, reverse=True):  # what is nearest to its end comes first
