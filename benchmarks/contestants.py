@@ -5,6 +5,7 @@ Tune's controller calls them; ``PlainOptuna`` is ask-and-tell with one of Optuna
 what a user gets who follows the manuals, and nothing of Hopetune.
 """
 
+import logging
 import math
 from typing import Any, cast
 
@@ -41,7 +42,7 @@ class PlainRay:
         np.random.seed(seed)  # the scheduler draws brackets from the global generator
         self._epochs = epochs
         self._searcher = OptunaSearch(
-            {name: _domain(name, p) for name, p in space.items()},
+            OptunaSearch.convert_search_space({n: _domain(n, p) for n, p in space.items()}),
             metric=METRIC,
             mode="min",
             seed=seed,
@@ -69,11 +70,9 @@ class PlainRay:
         return True
 
     def _complete(self, trial_id: str, result: dict[str, Any]) -> None:
-        try:
-            self._searcher.on_trial_complete(trial_id, result)
-        except ValueError:
-            # NaN: Ray Tune logs it and goes on, and the trial stays RUNNING in the study.
-            assert math.isnan(result[METRIC])
+        # Of NaN it only logs that it could not be told, and the trial stays RUNNING in the study.
+        logging.getLogger("ray.tune").setLevel(logging.ERROR)
+        self._searcher.on_trial_complete(trial_id, result)
 
     def on_end(self, number: int, reason: ExitReason, detail: str | None) -> None:  # noqa: ARG002
         trial = cast(Any, self._trials[number])

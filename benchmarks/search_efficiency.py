@@ -95,7 +95,7 @@ def _univariate(seed: int) -> BaseSampler:
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     "TPE as by default": lambda seed: TPESampler(seed=seed),
     "univariate TPE": _univariate,
-    "random": lambda seed: RandomSampler(seed),
+    "random": RandomSampler,
 }
 PRUNERS: dict[str, Callable[[], object]] = {
     "median": MedianPruner,
@@ -255,8 +255,8 @@ def _write(text: str, options: argparse.Namespace, seeds: int) -> Path:
     path: Path = options.write / f"search_efficiency_{hardware}_{date.today()}.md"
     path.write_text(
         f"# GPU-epochs to come within {WITHIN_DEG}° of the best known configuration\n\n"
-        f"Simulated curves, {len(FAMILIES)} families, {seeds} seeds each, {options.workers} workers, "
-        f"budget {options.budget} GPU-epochs; a run that never arrives counts as the budget.\n\n"
+        f"Simulated curves, {len(FAMILIES)} families, {seeds} seeds each, {options.workers} "
+        f"workers; a run that never arrives counts as its budget: {options.budget} GPU-epochs.\n\n"
         f"Command: `python -m benchmarks.search_efficiency {' '.join(sys.argv[1:])}`\n"
         f"Commit: {commit}\n\n{text}\n",
         encoding="utf-8",
