@@ -107,8 +107,7 @@ def show(search: SearchName = "latest", json: Json = False) -> None:
     from tuning.progress import describe, overview
     from tuning.study import now_ms
 
-    storage = _storage()
-    record = storage.open(resolve(storage, search)).record()
+    record = open_record(search)
     if json:
         trials = [_trial_summary(trial) for trial in record.trials]
         say_json({**_search_summary(record), "trials": trials})
@@ -179,8 +178,7 @@ def sync(search: SearchName) -> None:
     from tuning.projection import run_states
 
     settings = load_settings()
-    storage = _storage()
-    record = storage.open(resolve(storage, search)).record()
+    record = open_record(search)
     states = run_states(record)
     MlflowRuns(settings, Objects(settings)).bring(record.name, states)
     say(f"{len(states)} runs of {record.name} are up to date")
@@ -199,6 +197,12 @@ def resolve(storage: "Storage", search: str) -> str:
         remedy = "start one: `hopetune submit search_spaces/quickstart.yaml`"
         raise UserError("latest", "there are no searches yet", remedy=remedy)
     return names[-1]
+
+
+def open_record(search: str) -> "SearchRecord":
+    """All that the study knows of a search, by its name or ``latest``."""
+    storage = _storage()
+    return storage.open(resolve(storage, search)).record()
 
 
 def _storage() -> "Storage":

@@ -15,6 +15,7 @@ from tuning.spec import Stopping
 class Promotion:
     def __init__(self, settings: Stopping, last_epoch: int) -> None:
         self._factor = settings.factor
+        self._window = settings.window
         self._best = Best()
         self._rungs = {epoch: Rung() for epoch in rungs(settings, last_epoch)}
         self._waiting: dict[int, list[tuple[float, int]]] = {epoch: [] for epoch in self._rungs}
@@ -26,7 +27,7 @@ class Promotion:
 
     def verdict(self, trial: int, epoch: int) -> Verdict:
         rung = self._rungs.get(epoch)
-        if rung is None or rung.rank(trial) < len(rung) // self._factor:
+        if rung is None or self._leads(rung, trial):
             return Verdict.GO_ON
         return Verdict.PAUSE
 
@@ -36,9 +37,18 @@ class Promotion:
     def take_up(self, closing: bool) -> int | None:
         for epoch in sorted(self._rungs, reverse=True):  # what is nearest to its end comes first
             rung, waiting = self._rungs[epoch], self._waiting[epoch]
-            allowed = len(rung) // self._factor
-            if closing:
-                allowed = max(1, allowed)
-            if waiting and rung.rank(waiting[0][1]) < allowed:
-                return waiting.pop(0)[1]
+            if not waiting:
+                continue
+            trial = waiting[0][1]
+            if self._leads(rung, trial) or (closing and rung.rank(trial) == 0):
+                waiting.pop(0)
+                return trial
         return None
+
+    def _leads(self, rung: Rung, trial: int) -> bool:
+        """Whether it is among the best ``1/factor`` of all that came to the rung, and of the
+        youngest of them: proposals get better, and the first random ones are soon no measure."""
+        if rung.rank(trial) >= len(rung) // self._factor:
+            return False
+        better, youngest = rung.better_among_youngest(trial, self._window)
+        return better < max(1, youngest // self._factor)
