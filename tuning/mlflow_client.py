@@ -273,8 +273,9 @@ class Registry:
 
 
 def _signature() -> ModelSignature:
-    images = TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3), "images")
-    degrees = TensorSpec(np.dtype(np.float32), (-1, 3), "yaw_pitch_roll_deg")
+    # Unnamed: with a name, MLflow hands the model a dictionary.
+    images = TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))
+    degrees = TensorSpec(np.dtype(np.float32), (-1, 3))
     return ModelSignature(Schema([images]), Schema([degrees]))
 
 
