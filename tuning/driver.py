@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -47,7 +48,11 @@ class Driver:
 
     @property
     def ended_by(self) -> str:
-        return self._end or "all trials done"
+        """Why no trial runs any more, in words."""
+        if self._end:
+            return self._end
+        left = self._study.record().count("RUNNING")
+        return f"interrupted with {left} trials running" if left else "all trials done"
 
     def next_trial(self) -> tuple[int, Parameters] | None:
         """First what a dead driver left running, then new proposals while the budget lasts."""
@@ -124,27 +129,33 @@ def drive(name: str, spec: SearchSpec, settings: Settings) -> SearchRecord:
     objects = Objects(settings)
     objects.check(settings.s3_bucket)
     fingerprint = fingerprint_of(spec.data.train, objects)
-    storage = Storage(settings.require("study_url"))
-    study = storage.create(name, spec, fingerprint)
+    with Storage(settings.require("study_url")) as storage:
+        study = storage.create(name, spec, fingerprint)
+        projection = Projection(storage.open(name), MlflowRuns(settings, objects))
+        _run(study, settings, projection)
+        return study.record()
+
+
+def _run(study: Study, settings: Settings, projection: Projection) -> None:
     # Ray reads its environment when it is imported.
     os.environ.update(settings.client_environment())
     from tuning import ray_tune  # noqa: PLC0415
 
-    ray_tune.connect(settings.require("ray_address"), namespace=f"hopetune-{name}")
+    ray_tune.connect(settings.require("ray_address"), namespace=f"hopetune-{study.name}")
     progress = ProgressLines()
-    gpus, parallel = _placement(spec, ray_tune.gpus_of_cluster(), progress)
+    gpus, parallel = _placement(study.spec, ray_tune.gpus_of_cluster(), progress)
     driver = Driver(study, progress)
     signal.signal(signal.SIGTERM, _asks_to_end(driver))
-    projection = Projection(storage.open(name), MlflowRuns(settings, objects))
     projection.start()
     try:
-        ray_tune.run_trials(driver, spec, gpus, parallel)
+        ray_tune.run_trials(driver, study.spec, gpus, parallel)
+        # Not where an exception passes: such a search has not ended, its next driver goes on.
+        why = driver.ended_by
+        study.finish_running(ExitReason.SEARCH_ENDED, why)
+        study.end(why)
     finally:
-        study.finish_running(ExitReason.SEARCH_ENDED, driver.ended_by)
-        study.end(driver.ended_by)
         projection.finish()
     progress.search_ended(study.record())
-    return study.record()
 
 
 def _placement(spec: SearchSpec, available: float, progress: ProgressLines) -> tuple[float, int]:
@@ -160,7 +171,7 @@ def _placement(spec: SearchSpec, available: float, progress: ProgressLines) -> t
     return wanted, spec.resources.parallel_trials or at_a_time
 
 
-def _asks_to_end(driver: Driver):  # type: ignore[no-untyped-def]
+def _asks_to_end(driver: Driver) -> Callable[[int, FrameType | None], None]:
     def handler(_signal: int, _frame: FrameType | None) -> None:
         driver.ask_to_end("stopped by SIGTERM")
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import optuna
@@ -46,6 +46,17 @@ class Storage:
         with _reachable():
             engine: dict[str, Any] = {"pool_pre_ping": True}
             self._storage = RDBStorage(url, engine_kwargs=engine)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives its connections back; studies opened through it are of no more use."""
+        self._storage.remove_session()
+        self._storage.engine.dispose()
 
     def names(self) -> list[str]:
         """Names of all searches, the oldest first."""
