@@ -57,7 +57,13 @@ class Conductor:
 
     @property
     def ended_by(self) -> str:
-        return self._end or self._no_more or "all trials done"
+        """Why no trial runs any more, in words."""
+        if self._end:
+            return self._end
+        left = self._ledger.running
+        if left:
+            return f"interrupted with {left} trials running"
+        return self._no_more or "all trials done"
 
     def next_trial(self) -> Work | Idle:
         """First what a dead driver left running, then paused trials that came to lead their rung,

@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
@@ -24,7 +25,7 @@ from tuning.progress import ProgressLines
 from tuning.projection import Projection
 from tuning.records import SearchRecord
 from tuning.spec import SearchSpec, load_spec
-from tuning.study import Storage
+from tuning.study import Storage, Study
 from usererror import UserError
 
 
@@ -37,27 +38,33 @@ def drive(name: str, spec: SearchSpec, settings: Settings) -> SearchRecord:
     objects = Objects(settings)
     objects.check(settings.s3_bucket)
     fingerprint = fingerprint_of(spec.data.train, objects)
-    storage = Storage(settings.require("study_url"))
-    study = storage.create(name, spec, fingerprint)
+    with Storage(settings.require("study_url")) as storage:
+        study = storage.create(name, spec, fingerprint)
+        projection = Projection(storage.open(name), MlflowRuns(settings, objects))
+        _run(study, settings, projection)
+        return study.record()
+
+
+def _run(study: Study, settings: Settings, projection: Projection) -> None:
     # Ray reads its environment when it is imported.
     os.environ.update(settings.client_environment())
     from tuning import ray_tune  # noqa: PLC0415
 
-    ray_tune.connect(settings.require("ray_address"), namespace=f"hopetune-{name}")
+    ray_tune.connect(settings.require("ray_address"), namespace=f"hopetune-{study.name}")
     progress = ProgressLines()
-    gpus, parallel = _placement(spec, ray_tune.gpus_of_cluster(), progress)
+    gpus, parallel = _placement(study.spec, ray_tune.gpus_of_cluster(), progress)
     driver = Conductor(study, progress)
     signal.signal(signal.SIGTERM, _asks_to_end(driver))
-    projection = Projection(storage.open(name), MlflowRuns(settings, objects))
     projection.start()
     try:
-        ray_tune.run_trials(driver, spec, gpus, parallel)
+        ray_tune.run_trials(driver, study.spec, gpus, parallel)
+        # Not where an exception passes: such a search has not ended, its next driver goes on.
+        why = driver.ended_by
+        study.finish_running(ExitReason.SEARCH_ENDED, why)
+        study.end(why)
     finally:
-        study.finish_running(ExitReason.SEARCH_ENDED, driver.ended_by)
-        study.end(driver.ended_by)
         projection.finish()
     progress.search_ended(study.record())
-    return study.record()
 
 
 def _placement(spec: SearchSpec, available: float, progress: ProgressLines) -> tuple[float, int]:
@@ -73,7 +80,7 @@ def _placement(spec: SearchSpec, available: float, progress: ProgressLines) -> t
     return wanted, spec.resources.parallel_trials or at_a_time
 
 
-def _asks_to_end(driver: Conductor):  # type: ignore[no-untyped-def]
+def _asks_to_end(driver: Conductor) -> Callable[[int, FrameType | None], None]:
     def handler(_signal: int, _frame: FrameType | None) -> None:
         driver.ask_to_end("stopped by SIGTERM")
 

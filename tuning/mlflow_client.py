@@ -77,7 +77,10 @@ class MlflowRuns:
         self._done: dict[int | None, RunState] = {}
 
     def bring(self, search: str, states: list[RunState]) -> None:
-        """Makes the runs of a search look like ``states``, the parent's first.
+        """Makes the runs of a search look like ``states``, of which the first is the parent's.
+
+        The parent is there before its children, and ends after them: a search that shows as
+        finished is whole.
 
         Raises:
             UserError: the server cannot be reached; what was written stays written.
@@ -85,7 +88,10 @@ class MlflowRuns:
         with reachable(self._uri):
             if not self._runs:
                 self._runs = self._existing(search)
-            for state in states:
+            parent, *children = states
+            if None not in self._runs:
+                self._runs[None] = self._create(parent)
+            for state in (*children, parent):
                 if self._done.get(state.trial) != state:
                     self._bring_run(state)
                     self._done[state.trial] = state
@@ -275,8 +281,9 @@ class Registry:
 
 
 def _signature() -> ModelSignature:
-    images = TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3), "images")
-    degrees = TensorSpec(np.dtype(np.float32), (-1, 3), "yaw_pitch_roll_deg")
+    # Unnamed: with a name, MLflow hands the model a dictionary.
+    images = TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))
+    degrees = TensorSpec(np.dtype(np.float32), (-1, 3))
     return ModelSignature(Schema([images]), Schema([degrees]))
 
 

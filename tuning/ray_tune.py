@@ -4,6 +4,7 @@ Ray Tune places trials and keeps workers warm. What is proposed, what is stopped
 remembered belongs to the study; nothing is read back from Ray Tune's own snapshots.
 """
 
+import logging
 import os
 import tempfile
 import traceback
@@ -160,6 +161,8 @@ def connect(address: str, namespace: str) -> None:
 def run_trials(events: SearchEvents, spec: SearchSpec, gpus: float, parallel: int) -> None:
     """Runs trials on the connected cluster until ``events`` says that the search has ended."""
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints tables even at verbose=0
+    # It warns that it finds no result files, which are switched off: the study has the results.
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
     resources = {"cpu": spec.resources.cpus_per_trial, "gpu": gpus}
     # Ray Tune wants a folder for its own files; nothing in it is ever read again.
     with tempfile.TemporaryDirectory(prefix="hopetune-tune-") as scratch:

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError
@@ -47,6 +47,18 @@ class Storage:
         storage = cls.__new__(cls)
         storage._storage = InMemoryStorage()
         return storage
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives its connections back; studies opened through it are of no more use."""
+        self._storage.remove_session()
+        if isinstance(self._storage, RDBStorage):
+            self._storage.engine.dispose()
 
     def names(self) -> list[str]:
         """Names of all searches, the oldest first."""

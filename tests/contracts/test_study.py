@@ -1,6 +1,7 @@
 """The contract of a study, on each database that may hold it."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,11 +29,14 @@ SPEC = SearchSpec(
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    if request.param == "sqlite":
-        return Storage(f"sqlite:///{tmp_path}/study.db")
-    settings: Settings = request.getfixturevalue("servers")
-    return Storage(settings.require("study_url"))
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+    url = f"sqlite:///{tmp_path}/study.db"
+    if request.param == "postgresql":
+        settings: Settings = request.getfixturevalue("servers")
+        url = settings.require("study_url")
+    opened = Storage(url)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

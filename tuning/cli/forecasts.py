@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from tuning.cli.output import say, say_json, say_table
-from tuning.cli.searches import Json, SearchFile, SearchName, open_record
+from tuning.cli.searches import Json, SearchFile, SearchName, record_of
 
 
 def plan(
@@ -56,7 +56,7 @@ def replay(search: SearchName = "latest", json: Json = False) -> None:
     """
     from tuning.simulation.forecast import replay as run
 
-    record = open_record(search)
+    record = record_of(search)
     found = run(record)
     if json:
         say_json([dataclasses.asdict(row) for row in found])
