@@ -7,6 +7,7 @@ A configuration that was proposed before is drawn again, a few times.
 """
 
 import itertools
+import warnings
 from collections.abc import Callable, Collection
 
 import numpy as np
@@ -17,6 +18,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
@@ -177,13 +179,15 @@ def _gp(settings: Sampler, seed: int) -> BaseSampler:
 
 
 def _qmc(settings: Sampler, seed: int) -> BaseSampler:  # noqa: ARG001
-    # One sequence for the whole search, of which each proposal takes the next point.
-    return QMCSampler(
-        scramble=True,
-        seed=settings.seed,
-        warn_asynchronous_seeding=False,
-        warn_independent_sampling=False,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # since Optuna 3.0
+        # One sequence for the whole search, of which each proposal takes the next point.
+        return QMCSampler(
+            scramble=True,
+            seed=settings.seed,
+            warn_asynchronous_seeding=False,
+            warn_independent_sampling=False,
+        )
 
 
 def _random(settings: Sampler, seed: int) -> BaseSampler:  # noqa: ARG001

@@ -159,7 +159,7 @@ def _check_settings(spec: SearchSpec, file: YamlFile) -> None:
     }
     for name, values in edges.items():
         for value in values:
-            _try_config(spec, {name: value}, file, ("parameters",))
+            _try_config(spec, {**_condition(spec, name), name: value}, file, ("parameters",))
     for index, settings in enumerate(spec.try_first):
         for name in settings:
             if name not in spec.parameters:
@@ -175,6 +175,14 @@ def _check_condition(spec: SearchSpec, name: str, parameter: Parameter, file: Ya
         if other not in above:
             rule = f"a condition names a parameter that stands above it: {', '.join(above) or '-'}"
             raise UserError(where, "not such a parameter", rule=rule)
+
+
+def _condition(spec: SearchSpec, name: str) -> Settings:
+    """Values of other parameters under which a parameter is active."""
+    found: Settings = {}
+    for other, legal in spec.parameters[name].when.items():
+        found |= {**_condition(spec, other), other: legal[0]}
+    return found
 
 
 def _check_grid(spec: SearchSpec, file: YamlFile) -> None:

@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError
@@ -305,6 +305,19 @@ class _Entry:
             self.best = value
 
 
+class _NoTrialNotes:
+    """A storage in which samplers cannot write notes on a trial that is not in the study yet."""
+
+    def __init__(self, storage: BaseStorage) -> None:
+        self._inner = storage
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """A parallel proposal would read it, but all come from one driver, one after the other."""
+
+
 _TOLD = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -314,6 +327,7 @@ class _Finished(optuna.Study):
 
     def __init__(self, study: optuna.Study) -> None:
         super().__init__(study.study_name, study._storage, RandomSampler())
+        self._storage = cast(BaseStorage, _NoTrialNotes(study._storage))
         self._seen: list[FrozenTrial] | None = None
 
     def look(self) -> None:
