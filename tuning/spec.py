@@ -55,8 +55,8 @@ class Stopping(Strict):
     factor: int = Field(default=3, ge=2)
     rungs: Annotated[tuple[int, ...], Field(strict=False)] | None = None
     """Epochs at which trials are compared; default: `first_rung` times powers of `factor`."""
-    window: int = Field(default=30, ge=0)
-    """`promotion`: who goes on is also among the best of the youngest so many at its rung."""
+    quota: bool = True
+    """`promotion`: never lets more than one in `factor` go on, however good the latest ones are."""
     protect_until: int = Field(default=0, ge=0)
     """`try_first` trials are neither paused nor stopped before this epoch."""
 

@@ -50,7 +50,8 @@ class Rung:
     def __init__(self) -> None:
         self._entries: list[tuple[float, int]] = []
         self._value: dict[int, float] = {}
-        self._by_age: list[int] = []
+        self.finite = 0
+        """Entries that are numbers."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -64,7 +65,7 @@ class Rung:
             return
         self._value[trial] = value if math.isfinite(value) else math.inf
         insort(self._entries, self.entry(trial))
-        insort(self._by_age, trial)
+        self.finite += math.isfinite(value)
 
     def entry(self, trial: int) -> tuple[float, int]:
         return self._value[trial], trial
@@ -72,11 +73,6 @@ class Rung:
     def rank(self, trial: int) -> int:
         """How many others are better; the older trial where values are equal."""
         return bisect_left(self._entries, self.entry(trial))
-
-    def better_among_youngest(self, trial: int, count: int) -> tuple[int, int]:
-        """How many of the ``count`` youngest that came are better, and how many there are."""
-        youngest = self._by_age[-count:] if count else []
-        return sum(self.entry(other) < self.entry(trial) for other in youngest), len(youngest)
 
 
 class Best:

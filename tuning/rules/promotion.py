@@ -15,7 +15,7 @@ from tuning.spec import Stopping
 class Promotion:
     def __init__(self, settings: Stopping, last_epoch: int) -> None:
         self._factor = settings.factor
-        self._window = settings.window
+        self._quota = settings.quota
         self._best = Best()
         self._rungs = {epoch: Rung() for epoch in rungs(settings, last_epoch)}
         self._waiting: dict[int, list[tuple[float, int]]] = {epoch: [] for epoch in self._rungs}
@@ -27,7 +27,7 @@ class Promotion:
 
     def verdict(self, trial: int, epoch: int) -> Verdict:
         rung = self._rungs.get(epoch)
-        if rung is None or self._leads(rung, trial):
+        if rung is None or self._leads(epoch, trial):
             return Verdict.GO_ON
         return Verdict.PAUSE
 
@@ -40,15 +40,21 @@ class Promotion:
             if not waiting:
                 continue
             trial = waiting[0][1]
-            if self._leads(rung, trial) or (closing and rung.rank(trial) == 0):
+            if self._leads(epoch, trial) or (closing and rung.rank(trial) == 0):
                 waiting.pop(0)
                 return trial
         return None
 
-    def _leads(self, rung: Rung, trial: int) -> bool:
-        """Whether it is among the best ``1/factor`` of all that came to the rung, and of the
-        youngest of them: proposals get better, and the first random ones are soon no measure."""
-        if rung.rank(trial) >= len(rung) // self._factor:
+    def _leads(self, epoch: int, trial: int) -> bool:
+        """Whether it is among the best ``1/factor`` that came to the rung, and no more than
+        ``1/factor`` of them have gone on. The latter makes a difference where proposals get better:
+        each is among the best when it comes, so without it nearly all of them would go on."""
+        rung = self._rungs[epoch]
+        allowed = len(rung) // self._factor
+        if rung.rank(trial) >= allowed:
             return False
-        better, youngest = rung.better_among_youngest(trial, self._window)
-        return better < max(1, youngest // self._factor)
+        if not self._quota:
+            return True
+        waiting = self._waiting[epoch]
+        itself = rung.entry(trial) not in waiting
+        return rung.finite - len(waiting) - itself < allowed
