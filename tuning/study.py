@@ -7,9 +7,9 @@ and can be rebuilt from this at any moment.
 
 import math
 import time
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError
@@ -24,6 +24,7 @@ from tuning.samplers import configuration, distribution, propose
 from tuning.space import Settings
 from tuning.spec import SearchSpec
 from tuning.study_records import BEGUN_AFTER, CONTINUES, EPOCH, number_of, trial_records
+from tuning.study_view import Finished
 from usererror import UserError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -127,7 +128,7 @@ class Study:
     def __init__(self, study: optuna.Study, clock: Callable[[], int] | None = None) -> None:
         self._study = study
         self._clock = clock or now_ms
-        self._sampled_from = _Finished(study)
+        self._sampled_from = Finished(study)
         self.name = study.study_name
         self.spec = SearchSpec.model_validate(_tuples(study.user_attrs["spec"]))
         self._open: dict[int, _Entry] = {}
@@ -303,48 +304,6 @@ class _Entry:
         self.epochs.add(epoch)
         if math.isfinite(value) and (self.best is None or value < self.best):
             self.best = value
-
-
-class _NoTrialNotes:
-    """A storage in which samplers cannot write notes on a trial that is not in the study yet."""
-
-    def __init__(self, storage: BaseStorage) -> None:
-        self._inner = storage
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """A parallel proposal would read it, but all come from one driver, one after the other."""
-
-
-_TOLD = (TrialState.COMPLETE, TrialState.PRUNED)
-
-
-class _Finished(optuna.Study):
-    """What samplers learn from: each trial once. Of a trial that was paused and taken up, the
-    latest stretch that is over, which holds all that the earlier ones reported."""
-
-    def __init__(self, study: optuna.Study) -> None:
-        super().__init__(study.study_name, study._storage, RandomSampler())
-        self._storage = cast(BaseStorage, _NoTrialNotes(study._storage))
-        self._seen: list[FrozenTrial] | None = None
-
-    def look(self) -> None:
-        """Looks at the study anew; then all that one proposal asks for is of one moment."""
-        self._seen = None
-
-    def _get_trials(
-        self,
-        deepcopy: bool = True,  # noqa: ARG002 - samplers only read
-        states: Container[TrialState] | None = None,
-        use_cache: bool = False,  # noqa: ARG002
-    ) -> list[FrozenTrial]:
-        if self._seen is None:
-            trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
-            latest = {number_of(t): t for t in trials if t.state in _TOLD}
-            self._seen = [*latest.values(), *(t for t in trials if t.state not in _TOLD)]
-        return [t for t in self._seen if states is None or t.state in states]
 
 
 def now_ms() -> int:
