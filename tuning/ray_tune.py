@@ -31,6 +31,7 @@ _PARAMETERS = "parameters"
 _REPORT = "report"
 _ENDED = "ended"
 _DETAIL = "detail"
+_NOTES = "notes"
 
 
 class SearchEvents(Protocol):
@@ -41,6 +42,9 @@ class SearchEvents(Protocol):
 
     def on_epoch(self, number: int, record: EpochRecord, node: str) -> bool:
         """Takes an epoch; says whether the trial goes on."""
+
+    def on_note(self, number: int, text: str) -> None:
+        """Takes what a trial's worker has to say to a person."""
 
     def on_end(self, number: int, reason: ExitReason, detail: str | None) -> None:
         """Takes the end of a trial that said itself why it ends, or that failed for good."""
@@ -67,7 +71,10 @@ class HeadposeTrainable(tune.Trainable):  # type: ignore[misc]
             return _ended(ExitReason.OUT_OF_MEMORY, str(error))
         except UserError as error:
             return _ended(ExitReason.INVALID_CONFIG, str(error))
-        return {_REPORT: vars(report)}
+        return {_REPORT: vars(report), _NOTES: self._worker.take_notes()}
+
+    def cleanup(self) -> None:
+        self._worker.close()
 
     def _begin(self, config: dict[str, Any]) -> None:
         spec = SearchSpec.model_validate_json(config[_SPEC])
@@ -118,6 +125,8 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         if _ENDED in result:
             self._events.on_end(number, ExitReason(result[_ENDED]), result[_DETAIL])
             return str(TrialScheduler.STOP)
+        for text in result[_NOTES]:
+            self._events.on_note(number, text)
         record = _epoch_record(result)
         goes_on = self._events.on_epoch(number, record, str(result.get("node_ip", "")))
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
