@@ -129,6 +129,7 @@ class CheckpointStore:
                 log.error("checkpoint %s is not stored: %s", key, failure)
                 self._failed[key] = failure
             finally:
+                del upload  # it holds a whole checkpoint, and the next one may be long in coming
                 self._waiting.task_done()
 
     def _with_retries(self, upload: Callable[[], None]) -> None:
