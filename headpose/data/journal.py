@@ -125,6 +125,13 @@ class Journal:
         return block if is_true and line.endswith("\n") else None
 
 
+def state_of(source: Source) -> str:
+    """sha256 of what is prepared and of the present state of all its files."""
+    return hashlib.sha256(
+        (_identity(source) + _stamp(source.root, source.names)).encode()
+    ).hexdigest()
+
+
 def _identity(source: Source) -> str:
     """sha256 of all that decides the images: another preparation begins anew."""
     content = [source.layout, str(source.root.absolute()), asdict(source.settings), source.names]
