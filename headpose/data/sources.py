@@ -52,7 +52,7 @@ class ImageSource:
 
     def describe(self) -> str:
         """Where the images lie, for a person."""
-        size = f"{self._images.nbytes / 1e9:.2f} GB of images"
+        size = f"{self._images.nbytes / 1e6:,.0f} MB of images"
         if self._resident is not None:
             return f"{size} kept in the GPU's memory"
         if self._device.type == "cuda":
