@@ -33,10 +33,9 @@ def pil_images_per_s(root: Path, training: Training, config: TrainConfig) -> flo
     """The same network, fed as the published trainers feed it."""
     device = training._device
     workers = len(os.sched_getaffinity(0))
-    steps, began = 0, 0.0
-    for images, _labels, degrees in PilDataset(root, config.image_px).batches(
-        config.batch_size, workers
-    ):
+    began = 0.0
+    batches = PilDataset(root, config.image_px).batches(config.batch_size, workers)
+    for steps, (images, _labels, degrees) in enumerate(batches, start=1):
         seen = images.to(device).contiguous(memory_format=torch.channels_last)
         training._optimiser.zero_grad()
         with autocast(device, config.precision):
@@ -45,7 +44,6 @@ def pil_images_per_s(root: Path, training: Training, config: TrainConfig) -> flo
         loss = headpose_loss(logits, true_deg, training._binning, config.alpha)
         loss.backward()  # type: ignore[no-untyped-call]
         training._optimiser.step()
-        steps += 1
         if steps == 5:  # the loaders' start does not count
             torch.cuda.synchronize()
             began = time.perf_counter()

@@ -1,13 +1,14 @@
 """(c) Idle time between two trials, against plain Ray Tune with a function trainable.
 
-Both train the same networks one after the other on one (logical) GPU of one local cluster, in one
-run. A wrapper around ``Training.run_epoch`` notes in both when an epoch begins and ends; idle is the
-time from the end of a trial's last epoch to the beginning of the next trial's first one. Hopetune
+Both train the same networks one after another on one (logical) GPU of one local cluster, in one
+run. A wrapper around ``Training.run_epoch`` notes in both when an epoch begins and ends; idle is
+the time from the end of a trial's last epoch to the beginning of the next one's first. Hopetune
 stores a checkpoint after each epoch meanwhile; plain Ray Tune is spared that.
 
     python -m benchmarks.idle --data /tmp/bench --keep epyc-2-cores
 """
 
+import itertools
 import os
 import statistics
 import tempfile
@@ -59,11 +60,7 @@ def gaps_s(log: Path) -> list[float]:
     """Seconds between the trials of a log."""
     lines = [line.split() for line in log.read_text("utf-8").splitlines()]
     epochs = sorted((float(began), float(ended), int(number)) for number, began, ended in lines)
-    return [
-        after[0] - before[1]
-        for before, after in zip(epochs, epochs[1:], strict=False)
-        if after[2] == 1
-    ]
+    return [after[0] - before[1] for before, after in itertools.pairwise(epochs) if after[2] == 1]
 
 
 def ours(spec: SearchSpec, settings: Settings, log: Path) -> list[float]:

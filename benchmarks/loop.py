@@ -8,6 +8,7 @@ thread, which other load cannot stretch; GPU: wall-clock between synchronisation
     python -m benchmarks.loop --data /tmp/bench --keep epyc-2-cores
 """
 
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -89,7 +90,7 @@ def case(
     bare(2)
     loop_s, bare_s = [], []
     for number in range(rounds):
-        loop_s.append(seconds_of(lambda n=number: training._train_epoch(n + 2), device))
+        loop_s.append(seconds_of(functools.partial(training._train_epoch, number + 2), device))
         bare_s.append(seconds_of(lambda: bare(steps), device))
     ratios = [b / a for a, b in zip(loop_s, bare_s, strict=True)]
     count = steps * config.batch_size
