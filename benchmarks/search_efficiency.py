@@ -33,6 +33,7 @@ from tuning.simulation.simulator import Silent, Simulator, Trace
 from tuning.simulation.surrogates import FAMILIES, PAPERS, SPACE, Surrogate
 from tuning.space import Choices, Parameter
 from tuning.spec import Budget, Data, Sampler, SearchSpec, Stopping
+from tuning.storing import AtOnce
 from tuning.study import Storage
 
 EPOCHS = 27  # about the 25 to 30 of the papers, and a power of the rungs' factor
@@ -72,7 +73,7 @@ def hopetune(
             budget=Budget(trials=1_000_000, epochs=EPOCHS),
         )
         study = Storage.in_memory().create(spec.name, spec, "simulated", clock)
-        return Conductor(study, Silent(), clock)
+        return Conductor(study, Silent(), AtOnce(), clock)
 
     return make
 

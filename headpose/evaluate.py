@@ -153,15 +153,15 @@ def predict_set(
     prepared.require_view_px(image_px)
     rows = torch.from_numpy(np.arange(len(prepared)) if index is None else np.array(index))
     images = source or ImageSource(prepared, device)
-    views = central_views(
-        torch.from_numpy(np.array(prepared.angles_deg))[rows], prepared.view_fraction
-    )
+    true_deg = torch.from_numpy(np.array(prepared.angles_deg))[rows]
+    views = central_views(true_deg, prepared.view_fraction).on(device)
+    parts = [slice(start, start + _BATCH_SIZE) for start in range(0, len(rows), _BATCH_SIZE)]
     predicted = torch.empty(len(rows), 3, device=device)
     net.to(device)
     with torch.inference_mode(), _evaluating(net), autocast(device, precision):
-        for start in range(0, len(rows), _BATCH_SIZE):
-            part = slice(start, start + _BATCH_SIZE)
-            seen = render(images.batch(rows[part]), views.of(part), image_px)
+        batches = images.batches(rows[part] for part in parts)
+        for part, images_u8 in zip(parts, batches, strict=True):
+            seen = render(images_u8, views.of(part), image_px)
             seen = seen.contiguous(memory_format=torch.channels_last)
             predicted[part] = binning.expectation(net(seen))
     return predicted.cpu()

@@ -33,7 +33,7 @@ from headpose.schedule import schedule_of
 from usererror import UserError
 
 #: Part of the name of every checkpoint: to be raised by whatever changes what an epoch computes.
-TRAINING_CODE_VERSION = "1"
+TRAINING_CODE_VERSION = "2"
 
 Indices = npt.NDArray[np.int64]
 
@@ -67,6 +67,8 @@ class Training:
         validation: the set to validate on; may be the same object.
         validation_index: its rows that are used.
         device: where to compute.
+        sources: the images of both sets on the device; None = made for this training. Trainings
+            one after the other in a process share them, so that a set moves to a GPU once.
 
     Raises:
         UserError: too few images, sets too coarse for the views, or a network that cannot be built
@@ -81,6 +83,7 @@ class Training:
         validation: PreparedSet,
         validation_index: Indices,
         device: torch.device,
+        sources: tuple[ImageSource, ImageSource] | None = None,
     ) -> None:
         _check_sizes(train, train_index, validation, validation_index, config.image_px)
         self._config, self._device = config, device
@@ -100,10 +103,7 @@ class Training:
         self._optimiser = Optimiser(
             self._net, config.head_learning_rate_factor, config.weight_decay
         )
-        self._images = ImageSource(train, device)
-        self._validation_images = (
-            self._images if validation is train else ImageSource(validation, device)
-        )
+        self._images, self._validation_images = sources or _sources(train, validation, device)
         self._true_deg = torch.from_numpy(np.array(train.angles_deg))
         self._validation_true_deg = np.array(validation.angles_deg)[validation_index]
 
@@ -184,23 +184,23 @@ class Training:
         views = draw_views(
             self._true_deg[order], self._train.view_fraction, self._augmentation, generator
         )
+        views = views.on(self._device)
         self._net.train()
         size = min(self._config.batch_size, len(order))
-        starts = range(0, len(order) - size + 1, size)
+        parts = [slice(start, start + size) for start in range(0, len(order) - size + 1, size)]
         total = torch.zeros((), device=self._device)
-        for start in starts:
-            part = slice(start, start + size)
-            total += self._step(order[part], views.of(part))
-        return float(total) / len(starts), size * len(starts)
+        batches = self._images.batches(order[part] for part in parts)
+        for part, images_u8 in zip(parts, batches, strict=True):
+            total += self._step(images_u8, views.of(part))
+        return float(total) / len(parts), size * len(parts)
 
-    def _step(self, rows: Tensor, views: Views) -> Tensor:
+    def _step(self, images_u8: Tensor, views: Views) -> Tensor:
         """One step of Adam; returns the loss without waiting for the device."""
-        seen = render(self._images.batch(rows), views, self._config.image_px)
-        true_deg = views.angles_deg.to(self._device, non_blocking=True)
+        seen = render(images_u8, views, self._config.image_px)
         self._optimiser.zero_grad()
         with autocast(self._device, self._config.precision):
             logits = self._net(seen.contiguous(memory_format=torch.channels_last))
-        loss = headpose_loss(logits, true_deg, self._binning, self._config.alpha)
+        loss = headpose_loss(logits, views.angles_deg, self._binning, self._config.alpha)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
         return loss.detach()
@@ -222,6 +222,13 @@ class Training:
             source=self._validation_images,
         )
         return pose_errors(predicted_deg, self._validation_true_deg)
+
+
+def _sources(
+    train: PreparedSet, validation: PreparedSet, device: torch.device
+) -> tuple[ImageSource, ImageSource]:
+    images = ImageSource(train, device)
+    return images, images if validation is train else ImageSource(validation, device)
 
 
 def _check_sizes(

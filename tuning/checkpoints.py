@@ -67,8 +67,8 @@ class CheckpointStore:
     def __init__(self, objects: Objects, root: Place) -> None:
         self._objects = objects
         self._root = root
-        self._waiting: queue.Queue[Callable[[], None]] = queue.Queue(SPOOL)
-        self._failed: Exception | None = None
+        self._waiting: queue.Queue[tuple[str, Callable[[], None]]] = queue.Queue(SPOOL)
+        self._failed: dict[str, Exception] = {}
         threading.Thread(target=self._upload_for_ever, daemon=True, name="checkpoints").start()
 
     def place(self, key: str) -> Place:
@@ -102,36 +102,34 @@ class CheckpointStore:
             return None
 
     def save(self, key: str, history: Sequence[Metrics], snapshot: Snapshot) -> None:
-        """Queues a checkpoint for upload; waits only where ``SPOOL`` others wait already.
-
-        Raises:
-            UserError: an earlier upload failed for good.
-        """
-        self._raise_failure()
-        self._waiting.put(lambda: self._upload(key, list(history), snapshot))
+        """Queues a checkpoint for upload; waits only where ``SPOOL`` others wait already."""
+        self._waiting.put((key, lambda: self._upload(key, list(history), snapshot)))
 
     def flush(self) -> None:
-        """Waits until everything queued lies in the store.
+        """Waits until nothing is on its way any more."""
+        self._waiting.join()
+
+    def check(self, keys: Sequence[str]) -> None:
+        """Tells of uploads that failed for good, to the trial that they belong to.
 
         Raises:
-            UserError: an upload failed for good.
+            UserError: that of one of these keys did.
         """
-        self._waiting.join()
-        self._raise_failure()
-
-    def _raise_failure(self) -> None:
-        failure, self._failed = self._failed, None
-        if failure is not None:
-            raise UserError(str(self._root), "a checkpoint could not be stored", got=str(failure))
+        for key in keys:
+            if failure := self._failed.pop(key, None):
+                what = "a checkpoint could not be stored"
+                raise UserError(str(self.place(key)), what, got=str(failure))
 
     def _upload_for_ever(self) -> None:
         while True:
-            upload = self._waiting.get()
+            key, upload = self._waiting.get()
             try:
                 self._with_retries(upload)
             except UserError as failure:
-                self._failed = failure
+                log.error("checkpoint %s is not stored: %s", key, failure)
+                self._failed[key] = failure
             finally:
+                del upload  # it holds a whole checkpoint, and the next one may be long in coming
                 self._waiting.task_done()
 
     def _with_retries(self, upload: Callable[[], None]) -> None:

@@ -16,7 +16,11 @@ from tuning.records import EpochRecord, SearchRecord
 from tuning.rules import is_diverged, rebuilt
 from tuning.rules.base import Verdict
 from tuning.space import Settings
+from tuning.storing import PATIENCE_S, AtOnce, Storing
 from tuning.study import Study, now_ms
+
+SETTLE_S = 5.0
+"""How long the last checkpoints are looked for after the workers have ended; untuned."""
 
 POLL_MS = 1000
 """How often the wish to stop and the budget are looked at; untuned."""
@@ -25,6 +29,7 @@ POLL_MS = 1000
 class Progress(Protocol):
     """Who is told what happens."""
 
+    def line(self, text: str) -> None: ...
     def started(self, number: int, parameters: Settings) -> None: ...
     def goes_on(self, number: int) -> None: ...
     def epoch(self, number: int, total: int, record: EpochRecord) -> None: ...
@@ -40,7 +45,14 @@ class Progress(Protocol):
 class Conductor:
     """Decides from the study, and is its only writer; implements ``SearchEvents``."""
 
-    def __init__(self, study: Study, progress: Progress, clock: Callable[[], int] = now_ms) -> None:
+    def __init__(
+        self,
+        study: Study,
+        progress: Progress,
+        storing: Storing | AtOnce,
+        clock: Callable[[], int] = now_ms,
+    ) -> None:
+        self._storing = storing
         self._study = study
         self._spec = study.spec
         self._progress = progress
@@ -68,6 +80,7 @@ class Conductor:
     def next_trial(self) -> Work | Idle:
         """First what a dead driver left running, then paused trials that came to lead their rung,
         then new proposals while the budget lasts."""
+        self._settle()
         if self._adopted:
             work = Work(*self._adopted.pop(0))
             self._progress.goes_on(work.number)
@@ -90,8 +103,17 @@ class Conductor:
         fate = self._fate(number, record.epoch, value)
         if fate is None:
             return True
-        self.on_end(number, *fate)
+        reason, detail = fate
+        if reason == ExitReason.COMPLETED:
+            best = self._study.trial(number).best_epoch or record
+            self._storing.add(number, {record.checkpoint_key, best.checkpoint_key})
+            self._settle()  # complete as soon as these are stored; its worker is free already
+        else:
+            self.on_end(number, reason, detail)
         return False
+
+    def on_note(self, number: int, text: str) -> None:
+        self._progress.line(f"trial {number:>3} {text}")
 
     def on_end(self, number: int, reason: ExitReason, detail: str | None) -> None:
         if not self._study.is_open(number):
@@ -108,6 +130,7 @@ class Conductor:
 
     def must_end(self) -> bool:
         """Whether running trials must stop now: asked to, or a budget used up."""
+        self._settle()
         now = self._clock()
         if self._end is None and (self._polled_ms is None or now - self._polled_ms >= POLL_MS):
             self._polled_ms = now
@@ -116,6 +139,39 @@ class Conductor:
             elif why := ended_by(self._spec.budget, self._ledger.usage(now)):
                 self.ask_to_end(why)
         return self._end is not None
+
+    def has_lost_checkpoints(self) -> bool:
+        """To be asked when no worker is left: whether trials must run again for a checkpoint that
+        did not arrive. They are next."""
+        self._storing.wait(SETTLE_S)
+        self._settle(patience_s=0.0)
+        return bool(self._adopted) and self._end is None
+
+    def _settle(self, patience_s: float = PATIENCE_S) -> None:
+        """Completes trials whose checkpoints have arrived; runs again those whose never will."""
+        for number in self._storing.arrived():
+            self.on_end(number, ExitReason.COMPLETED, None)
+        for number, is_worth_it in self._storing.overdue(patience_s):
+            if is_worth_it:
+                self._progress.line(f"trial {number:>3} runs again: its last checkpoint is lost")
+                self._adopted.append((number, self._study.trial(number).parameters))
+            else:
+                self.on_end(number, ExitReason.CRASHED, "its last checkpoint cannot be stored")
+
+    def _wait_for_what_was_learnt(self) -> None:
+        """Keeps a search repeatable that trains one trial at a time: its next proposal sees the
+        trial before it. With several at a time the clock decides anyway, and nothing waits."""
+        sampler = self._spec.sampler
+        learns = sampler.name not in ("random", "grid", "qmc")
+        if learns and self._ledger.trials_begun >= sampler.startup_trials and not self._training:
+            self._storing.wait(PATIENCE_S)
+            self._settle()
+
+    @property
+    def _training(self) -> int:
+        """How many trials hold a worker: those that run, but for those that only wait to be
+        stored."""
+        return self._ledger.running - self._storing.waiting()
 
     def _fate(self, number: int, epoch: int, value: float) -> tuple[ExitReason, str | None] | None:
         """How a trial ends or pauses after an epoch; none where it goes on."""
@@ -149,6 +205,7 @@ class Conductor:
         self._no_more = proposals_ended_by(self._spec.budget, self._ledger.usage(self._clock()))
         if self._no_more:
             return None
+        self._wait_for_what_was_learnt()
         found = self._study.ask()
         if found is None:
             self._no_more = "every configuration of the space was tried"
@@ -162,6 +219,6 @@ class Conductor:
 
     def _last(self) -> Work | Idle:
         """When nothing new is proposed: waits for what runs, then lets the leaders finish."""
-        if self._ledger.running:
+        if self._training:
             return Idle.WAIT
         return self._taken_up(closing=True) or Idle.DONE

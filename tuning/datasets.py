@@ -1,13 +1,19 @@
 """Prepared data sets in S3: published once, fetched once a node, shared by all its trials."""
 
 import fcntl
+import hashlib
+import io
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
+from headpose.data.manifest import ANGLES_FILE, DATA_FILES, NAMES_FILE, Manifest
 from headpose.data.prepared import PreparedSet
 from tuning.objects import AbsentObjectError, Objects, Place, parse_place
 from usererror import UserError
@@ -15,12 +21,45 @@ from usererror import UserError
 MANIFEST = "manifest.json"
 
 
+@dataclass(frozen=True)
+class Description:
+    """All of a prepared set but its images; ``angles_deg`` is (N, 3) yaw, pitch, roll."""
+
+    manifest: Manifest
+    angles_deg: npt.NDArray[np.float32]
+    photos: tuple[str, ...]
+
+
 def publish(folder: Path, uri: str, objects: Objects) -> None:
-    """Uploads a prepared set; its manifest goes last, so that nobody finds half of one."""
+    """Uploads a prepared set; its manifest goes last, so that nobody finds half of one.
+
+    Where this very set lies there already, nobody who is reading it is disturbed.
+    """
     place = parse_place(uri)
-    names = sorted(path.name for path in folder.iterdir() if path.is_file())
-    for name in [name for name in names if name != MANIFEST] + [MANIFEST]:
+    if _object(objects, place / MANIFEST) == (folder / MANIFEST).read_bytes():
+        return
+    for name in (*DATA_FILES, MANIFEST):
         objects.upload(folder / name, place / name)
+
+
+def describe(uri: str, objects: Objects) -> Description:
+    """What a set holds, from its small files: no image is fetched.
+
+    Raises:
+        UserError: no prepared set there, or it does not have the contents of its manifest.
+    """
+    if not uri.startswith("s3://"):
+        found = PreparedSet.open(Path(uri).expanduser())
+        return Description(found.manifest, found.angles_deg, found.photos)
+    place = parse_place(uri)
+    manifest = Manifest.from_json(_remote_manifest(place, objects).decode(), str(place / MANIFEST))
+    contents = {name: _object(objects, place / name) or b"" for name in (ANGLES_FILE, NAMES_FILE)}
+    for name, content in contents.items():
+        if hashlib.sha256(content).hexdigest() != manifest.files[name]["sha256"]:
+            remedy = "prepare the data set anew"
+            raise UserError(str(place / name), "does not fit the set's manifest", remedy=remedy)
+    angles_deg = np.load(io.BytesIO(contents[ANGLES_FILE]), allow_pickle=False)
+    return Description(manifest, angles_deg, tuple(json.loads(contents[NAMES_FILE])["photos"]))
 
 
 def open_set(uri: str, cache: Path, objects: Objects) -> PreparedSet:
@@ -52,24 +91,51 @@ def fingerprint_of(uri: str, objects: Objects) -> str:
 
 
 def _remote_manifest(place: Place, objects: Objects) -> bytes:
-    try:
-        return objects.get(place / MANIFEST)
-    except AbsentObjectError:
+    content = _object(objects, place / MANIFEST)
+    if content is None:
         remedy = f"`hopetune data prepare LAYOUT SOURCE --to {place}`"
-        raise UserError(str(place), "no prepared data set", remedy=remedy) from None
+        raise UserError(str(place), "no prepared data set", remedy=remedy)
+    return content
+
+
+def _object(objects: Objects, place: Place) -> bytes | None:
+    try:
+        return objects.get(place)
+    except AbsentObjectError:
+        return None
 
 
 def _fetch(place: Place, folder: Path, objects: Objects) -> None:
-    """Downloads beside the final folder and renames: a killed fetch leaves nothing that counts."""
-    part = Path(tempfile.mkdtemp(prefix=f"{folder.name}.part-", dir=folder.parent))
+    """Downloads beside the final folder and renames: a killed fetch leaves nothing that counts.
+
+    To be called under the lock, so what lies in the folder's way is a dead fetch's.
+    """
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
     try:
-        for key in objects.keys(place / ""):
-            objects.download(Place(place.bucket, key), part / Path(key).name)
+        objects.download(place / MANIFEST, part / MANIFEST)
+        manifest = Manifest.from_json((part / MANIFEST).read_text("utf-8"), part / MANIFEST)
+        _check_room(part, sum(int(file["bytes"]) for file in manifest.files.values()))
+        for name in DATA_FILES:
+            objects.download(place / name, part / name)
         PreparedSet.open(part, verify_images=True)
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _check_room(folder: Path, needed_bytes: int) -> None:
+    free_bytes = shutil.disk_usage(folder).free
+    if free_bytes < needed_bytes:
+        raise UserError(
+            str(folder.parent),
+            "no room on the disk for the data set",
+            got=f"{free_bytes:,} bytes free",
+            rule=f"{needed_bytes:,} bytes are needed",
+            remedy="delete sets that no search needs any more, or set HOPETUNE_STATE_DIR",
+        )
 
 
 @contextmanager

@@ -16,15 +16,18 @@ from pathlib import Path
 from types import FrameType
 
 from cluster.settings import Settings, load_settings
+from tuning.checkpoints import MANIFEST
 from tuning.conductor import Conductor
 from tuning.datasets import fingerprint_of
 from tuning.exits import ExitReason
 from tuning.mlflow_client import MlflowRuns
 from tuning.objects import Objects
+from tuning.places import checkpoints
 from tuning.progress import ProgressLines
 from tuning.projection import Projection
 from tuning.records import SearchRecord
 from tuning.spec import SearchSpec, load_spec
+from tuning.storing import Storing
 from tuning.study import Storage, Study
 from usererror import UserError
 
@@ -53,11 +56,13 @@ def _run(study: Study, settings: Settings, projection: Projection) -> None:
     ray_tune.connect(settings.require("ray_address"), namespace=f"hopetune-{study.name}")
     progress = ProgressLines()
     gpus, parallel = _placement(study.spec, ray_tune.gpus_of_cluster(), progress)
-    driver = Conductor(study, progress)
+    driver = Conductor(study, progress, Storing(_looks_into_the_store(settings)))
     signal.signal(signal.SIGTERM, _asks_to_end(driver))
     projection.start()
     try:
         ray_tune.run_trials(driver, study.spec, gpus, parallel)
+        while driver.has_lost_checkpoints():
+            ray_tune.run_trials(driver, study.spec, gpus, parallel)
         # Not where an exception passes: such a search has not ended, its next driver goes on.
         why = driver.ended_by
         study.finish_running(ExitReason.SEARCH_ENDED, why)
@@ -65,6 +70,11 @@ def _run(study: Study, settings: Settings, projection: Projection) -> None:
     finally:
         projection.finish()
     progress.search_ended(study.record())
+
+
+def _looks_into_the_store(settings: Settings) -> Callable[[str], bool]:
+    objects, root = Objects(settings), checkpoints(settings)
+    return lambda key: objects.exists(root / key / MANIFEST)
 
 
 def _placement(spec: SearchSpec, available: float, progress: ProgressLines) -> tuple[float, int]:

@@ -33,6 +33,9 @@ class SearchEvents(Protocol):
     def on_epoch(self, number: int, record: EpochRecord, node: str) -> bool:
         """Takes an epoch; says whether the trial goes on."""
 
+    def on_note(self, number: int, text: str) -> None:
+        """Takes what a trial's worker has to say to a person."""
+
     def on_end(self, number: int, reason: ExitReason, detail: str | None) -> None:
         """Takes the end of a trial that said itself why it ends, or that failed for good."""
 

@@ -11,6 +11,11 @@ def checkpoints(settings: Settings) -> Place:
     return Place(settings.s3_bucket, "checkpoints")
 
 
+def preparing(settings: Settings) -> Path:
+    """Sets that are prepared for S3, one folder for each place, until they are uploaded."""
+    return settings.state_dir / "preparing"
+
+
 def data_cache(settings: Settings) -> Path:
     """Prepared sets that this node has fetched, one folder for each fingerprint."""
     return settings.state_dir / "data-cache"

@@ -33,6 +33,7 @@ _PARAMETERS = "parameters"
 _REPORT = "report"
 _ENDED = "ended"
 _DETAIL = "detail"
+_NOTES = "notes"
 
 
 class HeadposeTrainable(tune.Trainable):  # type: ignore[misc]
@@ -53,7 +54,11 @@ class HeadposeTrainable(tune.Trainable):  # type: ignore[misc]
             return _ended(ExitReason.OUT_OF_MEMORY, str(error))
         except UserError as error:
             return _ended(ExitReason.INVALID_CONFIG, str(error))
-        return {_REPORT: vars(report)}
+        notes = self._worker.take_notes()
+        return {_REPORT: vars(report), **({_NOTES: "\n".join(notes)} if notes else {})}
+
+    def cleanup(self) -> None:
+        self._worker.close()
 
     def _begin(self, config: dict[str, Any]) -> None:
         spec = SearchSpec.model_validate_json(config[_SPEC])
@@ -64,7 +69,14 @@ def _ended(reason: ExitReason, detail: str) -> dict[str, Any]:
     return {_ENDED: reason.value, _DETAIL: detail}
 
 
-class StudySearcher(Searcher):  # type: ignore[misc]
+class _Unsaved:
+    """Ray Tune pickles what it is given into a snapshot, passwords and all; nobody reads it."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class StudySearcher(_Unsaved, Searcher):  # type: ignore[misc]
     """Ray Tune asks, the study answers."""
 
     def __init__(self, events: SearchEvents, spec: SearchSpec) -> None:
@@ -93,7 +105,7 @@ class StudySearcher(Searcher):  # type: ignore[misc]
         """Nothing to take up: the study has it."""
 
 
-class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
+class StudyScheduler(_Unsaved, FIFOScheduler):  # type: ignore[misc]
     """Hands every report to the study's rules and obeys them."""
 
     def __init__(self, events: SearchEvents) -> None:
@@ -105,6 +117,8 @@ class StudyScheduler(FIFOScheduler):  # type: ignore[misc]
         if _ENDED in result:
             self._events.on_end(number, ExitReason(result[_ENDED]), result[_DETAIL])
             return str(TrialScheduler.STOP)
+        for text in result.get(_NOTES, "").splitlines():
+            self._events.on_note(number, text)
         record = _epoch_record(result)
         goes_on = self._events.on_epoch(number, record, str(result.get("node_ip", "")))
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
@@ -137,7 +151,7 @@ def _last_line(trial: Trial) -> str:
     return lines[-1].strip().splitlines()[-1]
 
 
-class _MustEnd(tune.Stopper):  # type: ignore[misc]
+class _MustEnd(_Unsaved, tune.Stopper):  # type: ignore[misc]
     def __init__(self, asked: Callable[[], bool]) -> None:
         self._asked = asked
 

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import OperationalError
 
 from tuning.exits import FATES, ExitReason
-from tuning.records import EpochRecord, SearchRecord
+from tuning.records import EpochRecord, SearchRecord, TrialRecord
 from tuning.samplers import configuration, distribution, propose
 from tuning.space import Settings
 from tuning.spec import SearchSpec
@@ -247,6 +247,10 @@ class Study:
 
     def stop_wanted(self) -> bool:
         return bool(self._study.user_attrs.get("stop_wanted", False))
+
+    def trial(self, number: int) -> TrialRecord:
+        """What is known of one trial now."""
+        return trial_records([t for t in self._trials() if number_of(t) == number])[0]
 
     def record(self) -> SearchRecord:
         """All that is known of the search now."""

@@ -7,13 +7,14 @@ any report.
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import torch
 
 from headpose.config import TrainConfig
 from headpose.data.prepared import PreparedSet
+from headpose.data.sources import ImageSource
 from headpose.data.split import split_by_photo
 from headpose.networks.snapshots import weights_to_bytes
 from headpose.training import EpochResult, Training
@@ -46,9 +47,16 @@ class EpochReport:
 
 
 def train_trial(
-    plan: TrialPlan, data: PreparedSet, checkpoints: CheckpointStore, device: torch.device
-) -> Iterator[EpochReport]:
+    plan: TrialPlan,
+    data: PreparedSet,
+    checkpoints: CheckpointStore,
+    device: torch.device,
+    images: ImageSource | None = None,
+) -> Generator[EpochReport]:
     """Trains a configuration, going on from the longest beginning of its plan that is stored.
+
+    A report says that an epoch is trained; its checkpoint may still be on its way, that of the last
+    one too. ``images`` are those of ``data`` where they are already at hand.
 
     Yields:
         One report for each epoch from 1, those that need no training any more included. A report
@@ -69,7 +77,7 @@ def train_trial(
     if len(history) == plan.epochs:
         return
 
-    training = _training(plan, data, device)
+    training = _training(plan, data, device, images)
     if found:
         training.load_file(found[1].weights_file, found[1].optimiser)
     for epoch in range(len(history) + 1, plan.epochs + 1):
@@ -77,17 +85,19 @@ def train_trial(
         key = keys[epoch - 1]
         if math.isfinite(metrics[OBJECTIVE]):
             history.append(metrics)
+            checkpoints.check(keys)
             checkpoints.save(key, history, _snapshot(training))
-        if epoch == plan.epochs:
-            checkpoints.flush()  # a complete trial is one whose last checkpoint is stored
         yield EpochReport(epoch, metrics, key, restored=False)
         if not math.isfinite(metrics[OBJECTIVE]):
             return
 
 
-def _training(plan: TrialPlan, data: PreparedSet, device: torch.device) -> Training:
+def _training(
+    plan: TrialPlan, data: PreparedSet, device: torch.device, images: ImageSource | None
+) -> Training:
     train, validation = split_by_photo(data.photos, plan.validation_fraction, plan.split_seed)
-    return Training(plan.config, data, train, data, validation, device)
+    images = images or ImageSource(data, device)
+    return Training(plan.config, data, train, data, validation, device, (images, images))
 
 
 def _snapshot(training: Training) -> Snapshot:

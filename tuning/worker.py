@@ -1,12 +1,19 @@
-"""What a worker process sets up once and all its trials share: settings, storage, data, device."""
+"""What a worker process sets up once and all its trials share: settings, storage, data, device.
 
-from collections.abc import Iterator
+A trial leaves nothing behind but what is meant to stay: the mapped data, their copy on the GPU, and
+its last checkpoint on its way to the store while the next trial begins.
+"""
+
+import gc
+from collections.abc import Generator
 from pathlib import Path
 
 import torch
 
 from cluster.settings import load_settings
+from headpose.allocator import keep_freed_memory
 from headpose.data.prepared import PreparedSet
+from headpose.data.sources import ImageSource, Keep
 from tuning.checkpoints import CheckpointStore
 from tuning.datasets import open_set
 from tuning.objects import Objects
@@ -21,27 +28,54 @@ class Worker:
 
     def __init__(self) -> None:
         settings = load_settings()
+        keep_freed_memory()
         self._objects = Objects(settings)
         self._cache: Path = data_cache(settings)
-        self._sets: dict[str, PreparedSet] = {}
+        self._data: dict[tuple[str, Keep], tuple[PreparedSet, ImageSource]] = {}
+        self._notes: list[str] = []
+        self._trial: Generator[EpochReport] | None = None
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._checkpoints = CheckpointStore(self._objects, checkpoints(settings))
+        # Two clients: the uploads of one trial go on while the next one reads.
+        self._checkpoints = CheckpointStore(Objects(settings), checkpoints(settings))
 
-    def start(self, spec: SearchSpec, parameters: Settings) -> Iterator[EpochReport]:
-        """A trial, ready to give its first report."""
+    def start(self, spec: SearchSpec, parameters: Settings) -> Generator[EpochReport]:
+        """A trial, ready to give its first report; the one before it is over."""
+        self._end_trial()
         if self.device.type == "cpu":
             torch.set_num_threads(max(1, int(spec.resources.cpus_per_trial)))
-        else:
-            torch.cuda.empty_cache()
         plan = TrialPlan(
             config=spec.train_config(parameters),
             epochs=spec.budget.epochs,
             validation_fraction=spec.data.validation_fraction,
             split_seed=spec.data.split_seed,
         )
-        return train_trial(plan, self._set(spec.data.train), self._checkpoints, self.device)
+        data, images = self._placed(spec.data.train, spec.resources.images_on_gpu)
+        self._trial = train_trial(plan, data, self._checkpoints, self.device, images)
+        return self._trial
 
-    def _set(self, uri: str) -> PreparedSet:
-        if uri not in self._sets:
-            self._sets[uri] = open_set(uri, self._cache, self._objects)
-        return self._sets[uri]
+    def take_notes(self) -> list[str]:
+        """What a person should know and has not been told yet."""
+        notes, self._notes = self._notes, []
+        return notes
+
+    def close(self) -> None:
+        """Waits for the uploads that are on their way."""
+        self._end_trial()
+        self._checkpoints.flush()
+
+    def _end_trial(self) -> None:
+        """Frees what the last trial held before the next one asks for memory."""
+        if self._trial is not None:
+            self._trial.close()
+            self._trial = None
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _placed(self, uri: str, keep: Keep) -> tuple[PreparedSet, ImageSource]:
+        if (uri, keep) not in self._data:
+            data = open_set(uri, self._cache, self._objects)
+            images = ImageSource(data, self.device, keep)
+            self._notes.append(images.describe())
+            self._data[uri, keep] = data, images
+        return self._data[uri, keep]

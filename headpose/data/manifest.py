@@ -111,7 +111,7 @@ class Manifest:
         return json.dumps({"format_version": FORMAT_VERSION, **asdict(self)}, indent=1) + "\n"
 
     @classmethod
-    def from_json(cls, text: str, where: Path) -> "Manifest":
+    def from_json(cls, text: str, where: Path | str) -> "Manifest":
         """Read ``manifest.json``.
 
         Raises:

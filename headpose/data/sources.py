@@ -3,31 +3,61 @@
 Letters: N images of a batch, S side of the stored crops.
 """
 
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Literal, TypeVar
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from headpose.data.prepared import PreparedSet
+from usererror import UserError
+
+Keep = Literal["auto", "always", "never"]
+"""Whether a set is kept on a GPU whole: where it fits, in any case, or not at all."""
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 # A set moves to a GPU whole when it takes at most this share of the free memory; untuned.
 _RESIDENT_SHARE = 0.5
 _UPLOAD_ROWS = 4096
+# Batches that wait in pinned memory; two hide the time of a gathering. Untuned.
+_AHEAD = 2
 
 
 class ImageSource:
     """Gives any rows of a prepared set as a tensor on the device.
 
     On a GPU with room the whole set is kept there; else rows are gathered from the mapped file
-    into pinned memory and copied while the device computes.
+    into pinned memory by a thread, and copied while the device computes. A source may serve any
+    number of trainings, one after the other or at once.
+
+    Args:
+        prepared: the set.
+        device: where its batches are wanted.
+        keep: whether the set is kept on a GPU; without meaning on a CPU.
+
+    Raises:
+        UserError: ``keep`` is "always" and the GPU's memory is too small.
     """
 
-    def __init__(self, prepared: PreparedSet, device: torch.device) -> None:
+    def __init__(self, prepared: PreparedSet, device: torch.device, keep: Keep = "auto") -> None:
         self._images = prepared.images_u8
         self._device = device
-        self._resident = (
-            _uploaded(self._images, device) if _has_room(self._images, device) else None
-        )
+        self._resident = _placed(self._images, device, keep)
+
+    def describe(self) -> str:
+        """Where the images lie, for a person."""
+        size = f"{self._images.nbytes / 1e6:,.0f} MB of images"
+        if self._resident is not None:
+            return f"{size} kept in the GPU's memory"
+        if self._device.type == "cuda":
+            return f"{size} in the node's memory, copied to the GPU batch by batch"
+        return f"{size} mapped from disk, shared by the trials of a node"
 
     def batch(self, rows: Tensor) -> Tensor:
         """The crops of some rows.
@@ -40,21 +70,62 @@ class ImageSource:
         """
         if self._resident is not None:
             return self._resident[rows.to(self._device, non_blocking=True)]
-        if self._device.type != "cuda":
-            return torch.from_numpy(self._images[rows.numpy()]).to(self._device)
+        return self._gathered(rows).to(self._device, non_blocking=True)
+
+    def batches(self, wanted: Iterable[Tensor]) -> Iterator[Tensor]:
+        """One batch after the other as :meth:`batch` gives them, each gathered ahead of its use
+        where the device computes meanwhile."""
+        if self._resident is not None or self._device.type != "cuda":
+            yield from map(self.batch, wanted)
+            return
+        for gathered in ahead(self._gathered, wanted):
+            yield gathered.to(self._device, non_blocking=True)
+
+    def _gathered(self, rows: Tensor) -> Tensor:
+        """(N, S, S, 3) on the CPU; in pinned memory where a GPU will fetch it."""
         buffer = torch.empty(
-            (len(rows), *self._images.shape[1:]), dtype=torch.uint8, pin_memory=True
+            (len(rows), *self._images.shape[1:]),
+            dtype=torch.uint8,
+            pin_memory=self._device.type == "cuda",
         )
         # mode="clip" writes straight into the buffer; the rows are known to be legal.
         np.take(self._images, rows.numpy(), axis=0, out=buffer.numpy(), mode="clip")
-        return buffer.to(self._device, non_blocking=True)
+        return buffer
 
 
-def _has_room(images: npt.NDArray[np.uint8], device: torch.device) -> bool:
-    if device.type != "cuda":
-        return False
+def ahead(
+    work: Callable[[_Item], _Result], items: Iterable[_Item], depth: int = _AHEAD
+) -> Iterator[_Result]:
+    """``map`` with a thread that is up to ``depth`` results ahead of their reader."""
+    waiting: deque[Future[_Result]] = deque()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="gather")
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _placed(images: npt.NDArray[np.uint8], device: torch.device, keep: Keep) -> Tensor | None:
+    """The images in the GPU's memory; None where they stay on the node."""
+    if device.type != "cuda" or keep == "never":
+        return None
     free_bytes, _ = torch.cuda.mem_get_info(device)
-    return images.nbytes <= _RESIDENT_SHARE * free_bytes
+    if keep == "auto" and images.nbytes > _RESIDENT_SHARE * free_bytes:
+        return None
+    if images.nbytes > free_bytes:
+        raise UserError(
+            "images_on_gpu",
+            "the data set does not fit into the GPU's memory",
+            got=f"{images.nbytes:,} bytes of images",
+            rule=f"{free_bytes:,} bytes are free",
+            remedy="set it to 'auto', or prepare the set with fewer pixels",
+        )
+    return _uploaded(images, device)
 
 
 def _uploaded(images: npt.NDArray[np.uint8], device: torch.device) -> Tensor:

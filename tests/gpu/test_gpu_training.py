@@ -1,5 +1,6 @@
 """The same training on a GPU: whole sets kept there, or batches copied through pinned memory."""
 
+import gc
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import torch
 
 from headpose.config import TrainConfig
 from headpose.data import sources
+from headpose.data.augment import central_views
 from headpose.data.manifest import PrepareSettings
 from headpose.data.prepared import PreparedSet, prepare
 from headpose.data.sources import ImageSource
@@ -74,3 +76,31 @@ def test_the_first_step_agrees_with_the_cpu(faces: PreparedSet) -> None:
         for name in ("cpu", "cuda")
     ]
     assert losses[1] == pytest.approx(losses[0], rel=0.01)
+
+
+def test_no_step_waits_for_the_gpu(faces: PreparedSet) -> None:
+    rows = np.arange(24), np.arange(24, 32)
+    training = Training(CONFIG, faces, rows[0], faces, rows[1], torch.device("cuda"))
+    training.run_epoch(1)
+    images = ImageSource(faces, torch.device("cuda"))
+    views = central_views(torch.zeros(8, 3), faces.view_fraction).on(torch.device("cuda"))
+    batch = images.batch(torch.arange(8))
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        training._step(batch, views)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_trainings_share_the_set_on_the_gpu_and_free_what_is_theirs(faces: PreparedSet) -> None:
+    device = torch.device("cuda")
+    rows = np.arange(24), np.arange(24, 32)
+    images = ImageSource(faces, device)
+    torch.cuda.synchronize()
+    kept = []
+    for _ in range(3):
+        Training(CONFIG, faces, rows[0], faces, rows[1], device, (images, images)).run_epoch(1)
+        gc.collect()
+        kept.append(torch.cuda.memory_allocated(device))
+    assert kept[0] == kept[1] == kept[2]

@@ -13,6 +13,8 @@ from headpose.data.augment import (
     IMAGENET_STD,
     Augmentation,
     Views,
+    _grid,
+    _normalisation,
     central_views,
     draw_views,
     render,
@@ -176,3 +178,29 @@ def test_blur_softens_only_the_chosen_and_keeps_the_brightness() -> None:
     assert float(soft.sum()) == pytest.approx(float(sharp.sum()), rel=1e-3)
     untouched = brightness(render(images, views, VIEW_PX))[1]
     assert torch.equal(sharp, untouched)
+
+
+def test_the_grid_is_that_of_pytorch_to_rounding() -> None:
+    views = draw_views(
+        torch.randn(5, 3, generator=seeded()) * 20,
+        VIEW_FRACTION,
+        Augmentation(flip=0.5, rotate_deg=40.0, crop_jitter=0.2),
+        seeded(1),
+    )
+    for view_px in (1, 7, 64):
+        expected = torch.nn.functional.affine_grid(
+            views.thetas, [5, 3, view_px, view_px], align_corners=False
+        )
+        torch.testing.assert_close(_grid(views.thetas, view_px), expected, rtol=0, atol=1e-6)
+
+
+def test_the_first_view_drawn_for_inference_spoils_no_training() -> None:
+    _normalisation.cache_clear()
+    images = torch.zeros(1, 16, 16, 3, dtype=torch.uint8)
+    views = central_views(torch.zeros(1, 3), VIEW_FRACTION)
+    with torch.inference_mode():
+        render(images, views, 8)
+    weight = torch.ones(1, requires_grad=True)
+    (render(images, views, 8) * weight).sum().backward()
+    assert weight.grad is not None
+    assert not _normalisation(images.device)[0].is_inference()

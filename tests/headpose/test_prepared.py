@@ -147,7 +147,7 @@ def test_a_disk_that_fills_up_on_the_way_leaves_nothing_behind(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(preparation, "_sync", full)
+    monkeypatch.setattr(preparation, "sync", full)
     with pytest.raises(UserError, match="no room on the disk"):
         prepare("300w-lp", source, tmp_path / "set", SMALL)
     assert {path.name for path in tmp_path.iterdir()} == {"300W LP"}

@@ -1,13 +1,17 @@
 """``hopetune data``: synthetic faces, preparation and inspection of data sets."""
 
-import tempfile
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tuning.cli.output import progress_bar, say, say_json, say_table
+
+if TYPE_CHECKING:
+    from headpose.data.manifest import Manifest, PrepareSettings
+    from headpose.data.preparation import Progress
 
 app = typer.Typer(
     help="Make, prepare and inspect data sets.", no_args_is_help=True, rich_markup_mode="markdown"
@@ -15,6 +19,7 @@ app = typer.Typer(
 
 
 LEFT_OUT_SHOWN = 3
+BAR_LENGTH = 16
 
 
 class LayoutName(StrEnum):
@@ -71,30 +76,20 @@ def prepare(
 ) -> None:
     """Decode and crop a data set once, so that every trial on a node can share it in memory.
 
+    Broken off in the middle, the same command goes on where it was.
+
     Example: `hopetune data prepare 300w-lp /data/300W_LP --to s3://hopetune/data/300w-lp`
     """
-    from cluster.settings import load_settings
     from headpose.data.manifest import PrepareSettings
-    from headpose.data.prepared import prepare as decode
-    from tuning.datasets import publish
-    from tuning.objects import Objects, parse_place
 
-    remote = to.startswith("s3://")
-    objects = Objects(load_settings()) if remote else None
-    if objects is not None:
-        objects.check(parse_place(to).bucket)
-    with tempfile.TemporaryDirectory(prefix="hopetune-prepare-") as scratch, progress_bar() as bar:
-        folder = Path(scratch) / "set" if remote else Path(to).expanduser()
+    settings = PrepareSettings(stored_px=pixels, policy=crop.value)
+    with progress_bar() as bar:
         task = bar.add_task("preparing", total=None)
-        manifest = decode(
-            layout.value,
-            source.expanduser(),
-            folder,
-            PrepareSettings(stored_px=pixels, policy=crop.value),
-            lambda done, total: bar.update(task, completed=done, total=total),
-        )
-        if objects is not None:
-            publish(folder, to, objects)
+
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        manifest = _prepared(layout, source.expanduser(), to, settings, show)
     say(f"{manifest.count} images in {to}, fingerprint {manifest.fingerprint[:16]}")
     for entry in manifest.left_out[:LEFT_OUT_SHOWN]:
         say(f"  left out: {entry.name}: {entry.reason}")
@@ -102,44 +97,99 @@ def prepare(
         say(f"  left out: {more} more, all named in the set's manifest.json")
 
 
+def _prepared(
+    layout: LayoutName,
+    source: Path,
+    to: str,
+    settings: "PrepareSettings",
+    progress: "Progress",
+) -> "Manifest":
+    from cluster.settings import load_settings
+    from headpose.data.prepared import prepare as decode
+    from tuning.objects import Objects, parse_place
+    from tuning.places import preparing
+    from tuning.preparing import prepare_and_publish
+
+    if not to.startswith("s3://"):
+        return decode(layout.value, source, Path(to).expanduser(), settings, progress)
+    servers = load_settings()
+    objects = Objects(servers)
+    objects.check(parse_place(to).bucket)
+    return prepare_and_publish(
+        layout.value, source, to, settings, objects, preparing(servers), progress
+    )
+
+
 @app.command()
 def inspect(
     place: Annotated[str, typer.Argument(help="A prepared set: a folder, or s3://BUCKET/KEY.")],
     json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Print counts and percentiles of the poses of a prepared set.
+    """Print what poses a prepared set holds and what was left out; no image is fetched.
 
     Example: `hopetune data inspect s3://hopetune/data/quickstart-train`
     """
-    import numpy as np
-
     from cluster.settings import load_settings
-    from tuning.datasets import open_set
+    from headpose.data.statistics import histogram, percentiles, reasons
+    from tuning.datasets import describe
     from tuning.objects import Objects
-    from tuning.places import data_cache
 
-    settings = load_settings()
-    found = open_set(place, data_cache(settings), Objects(settings))
-    shares = (5, 25, 50, 75, 95)
-    table = np.percentile(found.angles_deg, shares, axis=0)
+    found = describe(place, Objects(load_settings()))
+    manifest, angles_deg = found.manifest, found.angles_deg
+    shares, bins = percentiles(angles_deg), histogram(angles_deg)
+    why = reasons(manifest.left_out)
     if json:
-        angles = {
-            name: dict(zip(map(str, shares), table[:, column].round(2).tolist(), strict=True))
-            for column, name in enumerate(("yaw", "pitch", "roll"))
-        }
         say_json(
             {
-                "images": len(found.angles_deg),
+                "images": manifest.count,
                 "photos": len(set(found.photos)),
-                "fingerprint": found.fingerprint,
-                "percentiles_deg": angles,
+                "fingerprint": manifest.fingerprint,
+                "settings": asdict(manifest.settings),
+                "percentiles_deg": shares,
+                "histogram": bins,
+                "left_out": why,
             }
         )
         return
-    say(f"{len(found.angles_deg)} images of {len(set(found.photos))} photos")
-    say(f"fingerprint {found.fingerprint}")
+    settings = manifest.settings
+    say(f"{manifest.count} images of {len(set(found.photos))} photos")
+    say(f"fingerprint {manifest.fingerprint}")
+    say(
+        f"{settings.stored_px} px stored, {settings.view_fraction:.0%} of them in view; "
+        f"crop {settings.policy}, looseness {settings.looseness_of(manifest.layout):g}"
+    )
+    _say_poses(shares, bins, manifest.count)
+    say(f"\nleft out: {len(manifest.left_out)}")
+    for reason, count in why.items():
+        say(f"  {count} × {reason}")
+    for entry in manifest.left_out[:LEFT_OUT_SHOWN]:
+        say(f"    {entry.name}: {entry.reason}")
+
+
+def _say_poses(
+    shares: dict[str, dict[int, float]], bins: dict[str, dict[float, int]], count: int
+) -> None:
+    """Percentiles, and histograms side by side."""
+    say("")
+    names = tuple(shares)
     rows = [
-        (f"{share} %", *(f"{value:.1f}°" for value in row))
-        for share, row in zip(shares, table, strict=True)
+        (f"{share} %", *(f"{shares[name][share]:.1f}°" for name in names))
+        for share in shares[names[0]]
     ]
-    say_table(("percentile", "yaw", "pitch", "roll"), rows)
+    say_table(("percentile", *names), rows)
+    say("")
+    highest = max(max(of_angle.values()) for of_angle in bins.values())
+    edges = list(bins[names[0]])
+    width = edges[1] - edges[0]
+    rows = [
+        (
+            f"{edge:.0f}° to {edge + width:.0f}°",
+            *(_bar(bins[name][edge], count, highest) for name in names),
+        )
+        for edge in edges
+    ]
+    say_table(("share of images", *names), rows)
+
+
+def _bar(number: int, count: int, highest: int) -> str:
+    return f"{number / count:6.1%} {'█' * round(BAR_LENGTH * number / highest)}"

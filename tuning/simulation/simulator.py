@@ -14,6 +14,7 @@ from tuning.simulation.clock import VirtualClock
 from tuning.simulation.surrogates import Curve
 from tuning.space import Settings
 from tuning.spec import SearchSpec
+from tuning.storing import AtOnce
 from tuning.study import Storage, Study
 
 Trainings = Callable[[Settings], Curve]
@@ -155,6 +156,7 @@ class Simulator:
 class Silent:
     """Progress that nobody watches."""
 
+    def line(self, text: str) -> None: ...
     def started(self, number: int, parameters: Settings) -> None: ...
     def goes_on(self, number: int) -> None: ...
     def epoch(self, number: int, total: int, record: EpochRecord) -> None: ...
@@ -173,7 +175,7 @@ def simulate(
     """A whole search in memory: the trace, and the study that it left."""
     clock = VirtualClock()
     study = Storage.in_memory().create(spec.name, spec, "simulated", clock)
-    conductor = Conductor(study, Silent(), clock)
+    conductor = Conductor(study, Silent(), AtOnce(), clock)
     trace = Simulator(conductor, trainings, clock, workers, max_epochs).run()
     study.finish_running(ExitReason.SEARCH_ENDED, conductor.ended_by)
     study.end(conductor.ended_by)

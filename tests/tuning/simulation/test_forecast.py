@@ -59,4 +59,4 @@ def test_a_replay_says_how_much_it_had_to_guess() -> None:
 def test_the_command_plans_without_servers() -> None:
     result = CliRunner().invoke(app, ["plan", str(QUICKSTART), "--epoch-seconds", "4"])
     assert result.exit_code == 0, result.output
-    assert re.search(r"^smooth +10 ", result.output, re.MULTILINE)
+    assert re.search(r"^smooth +8 ", result.output, re.MULTILINE)

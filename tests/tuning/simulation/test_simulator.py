@@ -15,6 +15,7 @@ from tuning.simulation.simulator import Silent, Simulator, simulate
 from tuning.simulation.surrogates import FAMILIES, SPACE, Curve, Surrogate
 from tuning.space import Choices, Settings
 from tuning.spec import Budget, Data, Sampler, SearchSpec, Stopping
+from tuning.storing import AtOnce
 from tuning.study import Storage
 
 EPOCHS = 27
@@ -50,6 +51,9 @@ class Noted:
             self.decisions.append((number, record.epoch, goes_on))
         return goes_on
 
+    def on_note(self, number: int, text: str) -> None:
+        self.inner.on_note(number, text)
+
     def on_end(self, number: int, reason: ExitReason, detail: str | None) -> None:
         self.inner.on_end(number, reason, detail)
 
@@ -66,10 +70,10 @@ def test_a_driver_rebuilt_in_the_middle_takes_the_same_next_decisions(rule: str)
         clock, storage = VirtualClock(), Storage.in_memory()
         sampler = Sampler(startup_trials=20, seed=11)
         study = storage.create("s", spec(sampler, 120, rule), "simulated", clock)
-        noted = Noted(Conductor(study, Silent(), clock))
+        noted = Noted(Conductor(study, Silent(), AtOnce(), clock))
         for step, _ in enumerate(Simulator(noted, instance.curve, clock, workers=8).steps()):
             if step == restart_after:
-                successor = Conductor(storage.open("s", clock), Silent(), clock)
+                successor = Conductor(storage.open("s", clock), Silent(), AtOnce(), clock)
                 successor._adopted.clear()  # their workers outlive the driver here
                 noted.inner = successor
                 noted.decisions.append("restart")
@@ -175,7 +179,7 @@ def test_a_ledger_that_was_rebuilt_equals_the_one_that_ran_through() -> None:
     clock, storage = VirtualClock(), Storage.in_memory()
     search = spec(Sampler(name="random", seed=1), 60)
     study = storage.create("s", search, "simulated", clock)
-    conductor = Conductor(study, Silent(), clock)
+    conductor = Conductor(study, Silent(), AtOnce(), clock)
     simulator = Simulator(conductor, Surrogate("rough", 0, EPOCHS).curve, clock, 4)
     for _ in simulator.steps():
         kept, again = conductor._ledger, Ledger.of(study.record())

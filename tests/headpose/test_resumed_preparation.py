@@ -1,0 +1,159 @@
+"""A preparation that was broken off goes on where it was, and gives the very same set."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from faces import write_300w_lp, write_sample
+
+from headpose.data import cutting, journal, preparation
+from headpose.data.manifest import PrepareSettings
+from headpose.data.prepared import PreparedSet, prepare
+from usererror import UserError
+
+SMALL = PrepareSettings(stored_px=40, max_left_out_fraction=0.5)
+
+
+class BrokenOffError(BaseException):
+    """As a signal: nothing that the code under test catches."""
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preparation, "BLOCK", 2)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    root = tmp_path / "300W LP"
+    write_300w_lp(root, faces=4)
+    (root / "AFW" / "AFW_1001_1_0.mat").unlink()  # one is left out, in the second block
+    return root
+
+
+def break_off(source: Path, place: Path, after: int, settings: PrepareSettings = SMALL) -> None:
+    def progress(done: int, _total: int) -> None:
+        if done >= after:
+            raise BrokenOffError
+
+    with pytest.raises(BrokenOffError):
+        prepare("300w-lp", source, place, settings, progress)
+
+
+def cut_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the pictures that are decoded from now on."""
+    seen: list[str] = []
+    whole = cutting._picture
+
+    def noted(source: cutting.Source, name: str) -> object:
+        seen.append(name.rsplit("/", 1)[-1])
+        return whole(source, name)
+
+    monkeypatch.setattr(cutting, "_picture", noted)
+    return seen
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("after", [1, 3, 5, 8])
+def test_it_goes_on_and_the_set_is_the_same_to_the_byte(
+    source: Path, tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare("300w-lp", source, tmp_path / "whole", SMALL)
+    break_off(source, tmp_path / "set", after)
+    assert not (tmp_path / "set").exists()
+    decoded, seen = cut_names(monkeypatch), []
+    prepare(
+        "300w-lp", source, tmp_path / "set", SMALL, lambda done, total: seen.append((done, total))
+    )
+    kept = after // 2 * 2 if after < 8 else 6  # whole blocks; the last was not closed yet
+    assert len(decoded) == 8 - kept
+    assert seen == [(done, 8) for done in range(max(1, kept), 9)]
+    assert files(tmp_path / "set") == files(tmp_path / "whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"300W LP", "whole", "set"}
+
+
+def test_after_a_real_kill(source: Path, tmp_path: Path) -> None:
+    place = tmp_path / "set"
+    code = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from headpose.data import preparation\n"
+        "from headpose.data.manifest import PrepareSettings\n"
+        "preparation.BLOCK = 2\n"
+        "def progress(done, total):\n"
+        "    if done == 5: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "preparation.prepare('300w-lp', Path(sys.argv[1]), Path(sys.argv[2]),\n"
+        "    PrepareSettings(stored_px=40, max_left_out_fraction=0.5), progress)\n"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", code, str(source), str(place)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=False,
+        timeout=60,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    seen = []
+    prepare("300w-lp", source, place, SMALL, lambda done, _total: seen.append(done))
+    assert seen[0] == 4
+    assert PreparedSet.open(place, verify_images=True).manifest.count == 7
+
+
+def test_a_source_that_changed_is_read_again_from_there(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_off(source, tmp_path / "set", after=7)
+    write_sample(source, "AFW/AFW_1001_1_1", angles_deg=(42.0, 0.0, 0.0), seed=5)  # second block
+    decoded = cut_names(monkeypatch)
+    prepare("300w-lp", source, tmp_path / "set", SMALL)
+    assert len(decoded) == 6
+    assert "AFW_1000_1_1" not in decoded
+    opened = PreparedSet.open(tmp_path / "set")
+    assert opened.angles_deg[2].tolist() == pytest.approx([42.0, 0.0, 0.0], abs=1e-4)
+
+
+def test_other_settings_begin_anew(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_off(source, tmp_path / "set", after=7)
+    decoded = cut_names(monkeypatch)
+    finer = PrepareSettings(stored_px=48, max_left_out_fraction=0.5)
+    manifest = prepare("300w-lp", source, tmp_path / "set", finer)
+    assert len(decoded) == 8
+    assert manifest.settings.stored_px == 48
+    PreparedSet.open(tmp_path / "set", verify_images=True)
+
+
+@pytest.mark.parametrize("damage", ["half a line", "no images", "other text"])
+def test_a_spoilt_journal_costs_work_but_no_correctness(
+    source: Path, tmp_path: Path, damage: str
+) -> None:
+    prepare("300w-lp", source, tmp_path / "whole", SMALL)
+    break_off(source, tmp_path / "set", after=7)
+    partial = tmp_path / ".set.partial"
+    lines = (partial / journal.JOURNAL_FILE).read_text().splitlines(keepends=True)
+    assert len(lines) == 4
+    if damage == "half a line":
+        (partial / journal.JOURNAL_FILE).write_text("".join(lines)[:-20])
+    elif damage == "no images":
+        (partial / "images.npy").unlink()
+    else:
+        lines[2] = json.dumps({"names": 2}) + "\n"
+        (partial / journal.JOURNAL_FILE).write_text("".join(lines))
+    prepare("300w-lp", source, tmp_path / "set", SMALL)
+    assert files(tmp_path / "set") == files(tmp_path / "whole")
+
+
+def test_two_at_a_time_do_not_meet(source: Path, tmp_path: Path) -> None:
+    def meanwhile(done: int, _total: int) -> None:
+        if done == 3:
+            with pytest.raises(UserError, match="another preparation is at work"):
+                prepare("300w-lp", source, tmp_path / "set", SMALL)
+
+    assert prepare("300w-lp", source, tmp_path / "set", SMALL, meanwhile).count == 7

@@ -1,0 +1,186 @@
+"""Publishing, describing and fetching prepared sets, on a store in a folder."""
+
+import json
+import shutil
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from headpose.data.manifest import PrepareSettings
+from headpose.data.prepared import prepare
+from tuning import preparing
+from tuning.datasets import describe, fingerprint_of, open_set, publish
+from tuning.objects import AbsentObjectError, Place
+from tuning.preparing import prepare_and_publish
+from usererror import UserError
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "headpose"))
+from faces import write_300w_lp
+
+URI = "s3://bucket/data/faces"
+SMALL = PrepareSettings(stored_px=40)
+
+
+class FolderObjects:
+    """Objects as files below a folder; notes what was asked for."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.calls: list[str] = []
+
+    def path(self, place: Place) -> Path:
+        return self.root / place.bucket / place.key
+
+    def get(self, place: Place) -> bytes:
+        self.calls.append(f"get {place.key.rsplit('/', 1)[-1]}")
+        if not self.path(place).is_file():
+            raise AbsentObjectError(str(place))
+        return self.path(place).read_bytes()
+
+    def upload(self, path: Path, place: Place) -> None:
+        self.calls.append(f"upload {path.name}")
+        self.path(place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, self.path(place))
+
+    def download(self, place: Place, path: Path) -> None:
+        self.calls.append(f"download {path.name}")
+        if not self.path(place).is_file():
+            raise AbsentObjectError(str(place))
+        shutil.copyfile(self.path(place), path)
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> FolderObjects:
+    return FolderObjects(tmp_path / "store")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("faces") / "300W LP"
+    write_300w_lp(root, faces=3)
+    return root
+
+
+@pytest.fixture
+def published(source: Path, tmp_path: Path, objects: FolderObjects) -> Path:
+    prepare("300w-lp", source, tmp_path / "set", SMALL)
+    publish(tmp_path / "set", URI, objects)  # type: ignore[arg-type]
+    return tmp_path / "set"
+
+
+def test_the_manifest_goes_last_and_the_same_set_is_not_sent_again(
+    published: Path, objects: FolderObjects
+) -> None:
+    assert objects.calls[-1] == "upload manifest.json"
+    assert len([call for call in objects.calls if call.startswith("upload")]) == 4
+    objects.calls.clear()
+    publish(published, URI, objects)  # type: ignore[arg-type]
+    assert objects.calls == ["get manifest.json"]
+
+
+def test_a_set_is_described_without_its_images(published: Path, objects: FolderObjects) -> None:
+    objects.calls.clear()
+    found = describe(URI, objects)  # type: ignore[arg-type]
+    assert objects.calls == ["get manifest.json", "get angles.npy", "get names.json"]
+    local = describe(str(published), objects)  # type: ignore[arg-type]
+    assert found.manifest == local.manifest
+    assert found.photos == local.photos
+    assert found.angles_deg.tolist() == local.angles_deg.tolist()
+    assert found.manifest.fingerprint == fingerprint_of(URI, objects)  # type: ignore[arg-type]
+    path = objects.path(Place("bucket", "data/faces/angles.npy"))
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    with pytest.raises(UserError, match="does not fit the set's manifest"):
+        describe(URI, objects)  # type: ignore[arg-type]
+
+
+def test_a_node_fetches_a_set_once_whatever_a_killed_fetch_left(
+    published: Path, objects: FolderObjects, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    fingerprint = fingerprint_of(URI, objects)  # type: ignore[arg-type]
+    (cache / f"{fingerprint}.part").mkdir(parents=True)
+    (cache / f"{fingerprint}.part" / "images.npy").write_bytes(b"half of it")
+    first = open_set(URI, cache, objects)  # type: ignore[arg-type]
+    objects.calls.clear()
+    second = open_set(URI, cache, objects)  # type: ignore[arg-type]
+    assert objects.calls == ["get manifest.json"]
+    assert first.names == second.names
+    assert {path.name for path in cache.iterdir()} == {fingerprint, f"{fingerprint}.lock"}
+
+
+def test_a_spoilt_transfer_is_refused_and_leaves_nothing(
+    published: Path, objects: FolderObjects, tmp_path: Path
+) -> None:
+    path = objects.path(Place("bucket", "data/faces/images.npy"))
+    spoilt = bytearray(path.read_bytes())
+    spoilt[-1] ^= 1
+    path.write_bytes(spoilt)
+    with pytest.raises(UserError, match="sha256"):
+        open_set(URI, tmp_path / "cache", objects)  # type: ignore[arg-type]
+    assert [entry.suffix for entry in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+def test_a_node_without_room_says_so(
+    published: Path, objects: FolderObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(100, 90, 10))
+    with pytest.raises(UserError, match="no room on the disk"):
+        open_set(URI, tmp_path / "cache", objects)  # type: ignore[arg-type]
+
+
+class BrokenOffError(BaseException):
+    """As a signal: nothing that the code under test catches."""
+
+
+def test_a_broken_off_upload_needs_no_second_preparation(
+    source: Path, objects: FolderObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call(progress: list[int] | None = None) -> str:
+        taken = progress if progress is not None else []
+        return prepare_and_publish(
+            "300w-lp",
+            source,
+            URI,
+            SMALL,
+            objects,  # type: ignore[arg-type]
+            tmp_path / "work",
+            lambda done, _total: taken.append(done),
+        ).fingerprint
+
+    def breaks(*_: object) -> None:
+        raise BrokenOffError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(preparing, "publish", breaks)
+        with pytest.raises(BrokenOffError):
+            call()
+    done: list[int] = []
+    fingerprint = call(done)
+    assert done == []
+    assert fingerprint == fingerprint_of(URI, objects)  # type: ignore[arg-type]
+    assert list((tmp_path / "work").iterdir()) == []
+    call(done)  # from the beginning, for nothing is kept
+    assert done == list(range(1, 7))
+
+
+def test_a_source_that_changed_is_prepared_again(
+    source: Path, objects: FolderObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changing = tmp_path / "changing"
+    shutil.copytree(source, changing)
+
+    def breaks(*_: object) -> None:
+        raise BrokenOffError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(preparing, "publish", breaks)
+        with pytest.raises(BrokenOffError):
+            prepare_and_publish("300w-lp", changing, URI, SMALL, objects, tmp_path / "work")  # type: ignore[arg-type]
+    write_300w_lp(changing, faces=2, seed=9)
+    prepare_and_publish("300w-lp", changing, URI, SMALL, objects, tmp_path / "work")  # type: ignore[arg-type]
+    prepare("300w-lp", changing, tmp_path / "expected", SMALL)
+    content = json.loads((tmp_path / "expected" / "manifest.json").read_text())
+    assert content["fingerprint"] == fingerprint_of(URI, objects)  # type: ignore[arg-type]

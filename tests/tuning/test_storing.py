@@ -1,0 +1,172 @@
+"""A trial is complete when its checkpoints are stored, and nobody waits for that."""
+
+import io
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tuning.conductor import Conductor
+from tuning.events import Work
+from tuning.exits import ExitReason
+from tuning.progress import ProgressLines
+from tuning.records import EpochRecord
+from tuning.space import Range
+from tuning.spec import Budget, Data, Resources, Sampler, SearchSpec, Stopping
+from tuning.storing import Storing
+from tuning.study import Storage, Study
+from usererror import UserError
+
+
+class Store:
+    """The store as the driver sees it: which keys are there."""
+
+    def __init__(self) -> None:
+        self.keys: set[str] = set()
+        self.away = False
+
+    def __call__(self, key: str) -> bool:
+        if self.away:
+            raise UserError("s3://x", "the S3 server cannot be used")
+        return key in self.keys
+
+
+@pytest.fixture
+def store() -> Store:
+    return Store()
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_a_trial_arrives_with_the_last_of_its_keys(store: Store) -> None:
+    storing = Storing(store)
+    storing.add(3, ["best", "last"])
+    store.keys.add("best")
+    storing.wait(0.5)
+    assert (storing.arrived(), storing.waiting()) == ([], 1)
+    store.keys.add("last")
+    storing.wait(10)
+    assert (storing.arrived(), storing.waiting()) == ([3], 0)
+    assert storing.arrived() == []
+
+
+def test_a_store_that_is_away_is_asked_again(store: Store) -> None:
+    store.away = True
+    storing = Storing(store)
+    storing.add(0, ["key"])
+    store.keys.add("key")
+    time.sleep(0.3)
+    assert storing.arrived() == []
+    store.away = False
+    storing.wait(10)
+    assert storing.arrived() == [0]
+
+
+def test_what_does_not_come_is_tried_once_more(store: Store) -> None:
+    storing = Storing(store)
+    storing.add(1, ["key"])
+    assert storing.overdue() == []
+    assert storing.overdue(patience_s=0.0) == [(1, True)]
+    assert storing.overdue(patience_s=0.0) == []
+    storing.add(1, ["key"])
+    assert storing.overdue(patience_s=0.0) == [(1, False)]
+
+
+# -- the driver ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    spec = SearchSpec(
+        name="small",
+        data=Data(train="/data/train"),
+        parameters={"alpha": Range(low=0.1, high=2.0)},
+        sampler=Sampler(name="tpe", startup_trials=1),
+        stopping=Stopping(rule="none"),
+        budget=Budget(trials=3, epochs=2),
+        resources=Resources(gpus_per_trial=0.0),
+    )
+    return Storage(f"sqlite:///{tmp_path}/study.db").create("small-1", spec, "fingerprint")
+
+
+@pytest.fixture
+def driver(study: Study, store: Store) -> Conductor:
+    return Conductor(study, ProgressLines(io.StringIO()), Storing(store))
+
+
+def report(driver: Conductor, number: int, epoch: int, mae: float = 5.0) -> bool:
+    key = f"trial{number}-epoch{epoch}"
+    metrics = {"val_mae": mae, "epoch_seconds": 1.0}
+    return driver.on_epoch(number, EpochRecord(epoch, 1000, metrics, key, False), "node")
+
+
+def trained(driver: Conductor) -> int:
+    work = driver.next_trial()
+    assert isinstance(work, Work)
+    number = work.number
+    assert report(driver, number, 1, mae=4.0)
+    assert not report(driver, number, 2)
+    return number
+
+
+def test_a_trained_trial_is_complete_once_best_and_last_checkpoint_are_stored(
+    driver: Conductor, study: Study, store: Store
+) -> None:
+    number = trained(driver)
+    assert not driver.must_end()
+    assert study.trial(number).state == "RUNNING"
+    store.keys |= {"trial0-epoch1", "trial0-epoch2"}
+    wait_for(lambda: not driver.must_end() and study.trial(number).state == "COMPLETE")
+    assert study.trial(number).exit_reason == ExitReason.COMPLETED
+    assert not driver.has_lost_checkpoints()
+
+
+def test_a_lost_checkpoint_runs_its_trial_again_and_no_third_time(
+    driver: Conductor, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuning.conductor.SETTLE_S", 0.1)
+    number = trained(driver)
+    parameters = study.trial(number).parameters
+    assert driver.has_lost_checkpoints()
+    assert driver.next_trial() == Work(number, parameters)
+    assert not report(driver, number, 2)
+    assert not driver.has_lost_checkpoints()
+    assert study.trial(number).exit_reason == ExitReason.CRASHED
+
+
+def test_a_driver_that_died_meanwhile_leaves_the_trial_to_the_next_one(
+    driver: Conductor, study: Study, store: Store
+) -> None:
+    number = trained(driver)
+    successor = Conductor(study, ProgressLines(io.StringIO()), Storing(store))
+    assert successor.next_trial() == Work(number, study.trial(number).parameters)
+    store.keys |= {"trial0-epoch1", "trial0-epoch2"}
+    assert not report(successor, number, 2)
+    assert not successor.has_lost_checkpoints()
+    assert study.trial(number).state == "COMPLETE"
+
+
+def test_a_lone_trial_is_seen_by_the_proposal_after_it(
+    driver: Conductor, study: Study, store: Store
+) -> None:
+    number = trained(driver)
+    threading.Timer(0.3, lambda: store.keys.update({"trial0-epoch1", "trial0-epoch2"})).start()
+    assert isinstance(driver.next_trial(), Work)
+    assert study.trial(number).state == "COMPLETE"
+
+
+def test_with_others_running_no_proposal_waits(driver: Conductor, study: Study) -> None:
+    first = driver.next_trial()
+    assert isinstance(first, Work)
+    trained(driver)
+    began = time.monotonic()
+    assert isinstance(driver.next_trial(), Work)
+    assert time.monotonic() - began < 2
+    assert [t.state for t in study.record().trials] == ["RUNNING"] * 3

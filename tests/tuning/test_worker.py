@@ -1,0 +1,197 @@
+"""A warm worker: fast from one trial to the next, and no trial notices that it is not the first."""
+
+import gc
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from headpose.data.manifest import PrepareSettings
+from headpose.data.prepared import prepare
+from tuning import checkpoints
+from tuning.checkpoints import CheckpointStore
+from tuning.objects import AbsentObjectError, Place
+from tuning.spec import Budget, Choices, Data, Resources, SearchSpec
+from tuning.worker import Worker
+from usererror import UserError
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "headpose"))
+from faces import write_300w_lp
+
+FIRST = {"backbone": "mobilenet_v2", "learning_rate": 3e-3}
+SECOND = {"backbone": "squeezenet1_1", "learning_rate": 1e-3}
+
+
+class MemoryObjects:
+    """Objects in memory, behind a gate that can be shut, with places that can refuse."""
+
+    def __init__(self) -> None:
+        self.contents: dict[str, bytes] = {}
+        self.gate = threading.Event()
+        self.gate.set()
+        self.refuses: Callable[[str], bool] = lambda _key: False
+
+    def get(self, place: Place) -> bytes:
+        try:
+            return self.contents[place.key]
+        except KeyError:
+            raise AbsentObjectError(str(place)) from None
+
+    def put(self, place: Place, content: bytes) -> None:
+        assert self.gate.wait(30)
+        if self.refuses(place.key):
+            raise UserError(str(place), "the S3 server cannot be used")
+        self.contents[place.key] = content
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("faces")
+    write_300w_lp(root / "source", faces=14)
+    prepare("300w-lp", root / "source", root / "set", PrepareSettings(stored_px=40))
+    return root / "set"
+
+
+@pytest.fixture
+def objects() -> MemoryObjects:
+    return MemoryObjects()
+
+
+@pytest.fixture
+def worker(objects: MemoryObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worker:
+    monkeypatch.setenv("HOPETUNE_STATE_DIR", str(tmp_path))
+    found = Worker()
+    found._checkpoints = CheckpointStore(objects, Place("bucket", "checkpoints"))  # type: ignore[arg-type]
+    return found
+
+
+def spec_of(prepared: Path, epochs: int = 2) -> SearchSpec:
+    return SearchSpec(
+        name="small",
+        data=Data(train=str(prepared), validation_fraction=0.2),
+        parameters={"backbone": Choices(choices=("mobilenet_v2", "squeezenet1_1"))},
+        fixed={"image_px": 32, "batch_size": 8, "rotate_deg": 20.0, "blur": 0.3},
+        budget=Budget(trials=9, epochs=epochs),
+        resources=Resources(cpus_per_trial=1.0),
+    )
+
+
+def outcome(worker: Worker, objects: MemoryObjects, spec: SearchSpec) -> str:
+    """All that the second trial gives, as text: metrics to the last bit, and its weights."""
+    reports = list(worker.start(spec, SECOND))
+    worker.close()
+    assert not any(report.restored for report in reports)
+    key = f"checkpoints/{reports[-1].checkpoint_key}/weights.safetensors"
+    timeless = [
+        {name: value for name, value in report.metrics.items() if "second" not in name}
+        for report in reports
+    ]
+    return json.dumps([timeless, hashlib.sha256(objects.contents[key]).hexdigest()])
+
+
+def test_results_equal_those_of_a_cold_start(
+    worker: Worker, objects: MemoryObjects, prepared: Path, tmp_path: Path
+) -> None:
+    spec = spec_of(prepared)
+    list(worker.start(spec, FIRST))  # one trial to its end,
+    next(worker.start(spec, FIRST | {"learning_rate": 1e-2}))  # and one that is stopped early
+    torch.rand(7)
+    warm = outcome(worker, objects, spec)
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from pathlib import Path\n"
+        "import test_worker as t\n"
+        "objects, worker = t.MemoryObjects(), t.Worker()\n"
+        "worker._checkpoints = t.CheckpointStore(objects, t.Place('bucket', 'checkpoints'))\n"
+        "print(t.outcome(worker, objects, t.spec_of(Path(sys.argv[2]))))\n"
+    )
+    cold = subprocess.run(
+        [sys.executable, "-c", code, str(Path(__file__).parent), str(prepared)],
+        env=os.environ | {"HOPETUNE_STATE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert cold.returncode == 0, cold.stderr
+    assert warm == cold.stdout.strip()
+
+
+def left_behind() -> dict[str, object]:
+    """What a trial could leave in its process."""
+    gc.collect()
+    tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor)]
+    return {
+        "tensor bytes": sum(tensor.untyped_storage().nbytes() for tensor in tensors),
+        "threads": sorted(thread.name for thread in threading.enumerate()),
+        "open files": len(list(Path("/proc/self/fd").iterdir())),
+        "random state": torch.get_rng_state().tolist(),
+        "intra-op threads": torch.get_num_threads(),
+    }
+
+
+def test_a_trial_leaves_nothing_behind(
+    worker: Worker, objects: MemoryObjects, prepared: Path
+) -> None:
+    spec = spec_of(prepared, epochs=1)
+    list(worker.start(spec, SECOND))
+    worker.close()
+    before = left_behind()
+    assert len(worker.take_notes()) == 1
+    for number in range(3):
+        reports = worker.start(spec, FIRST | {"learning_rate": 1e-3 * (number + 1)})
+        next(reports)
+        held = left_behind()["tensor bytes"]
+        assert held > before["tensor bytes"] + 20e6, "a trial in the middle holds its network"
+        del reports
+        worker.close()
+        assert left_behind() == before
+    assert worker.take_notes() == [], "the data are placed once"
+
+
+def test_the_next_trial_begins_while_the_last_checkpoint_is_on_its_way(
+    worker: Worker, objects: MemoryObjects, prepared: Path
+) -> None:
+    spec = spec_of(prepared, epochs=1)
+    objects.gate.clear()
+    first = list(worker.start(spec, FIRST))
+    second = list(worker.start(spec, SECOND))
+    assert len(first) == len(second) == 1
+    assert objects.contents == {}, "nothing could be stored so far"
+    objects.gate.set()
+    worker.close()
+    for report in first + second:
+        assert f"checkpoints/{report.checkpoint_key}/manifest.json" in objects.contents
+
+
+def test_a_failed_upload_is_its_own_trials_matter(
+    worker: Worker, objects: MemoryObjects, prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "UPLOAD_ATTEMPTS", 1)
+    spec = spec_of(prepared)
+    objects.refuses = lambda _key: True
+    failing = worker.start(spec, FIRST)
+    next(failing)
+    worker._checkpoints.flush()
+    with pytest.raises(UserError, match="a checkpoint could not be stored"):
+        next(failing)
+    next(worker.start(spec, FIRST | {"learning_rate": 1e-2}))
+    worker._checkpoints.flush()
+    objects.refuses = lambda _key: False
+    assert len(list(worker.start(spec, SECOND))) == 2
+
+
+def test_all_processes_share_the_pages_of_a_set(worker: Worker, prepared: Path) -> None:
+    spec = spec_of(prepared, epochs=1)
+    list(worker.start(spec, SECOND))
+    file = str(prepared / "images.npy")
+    maps = [line for line in Path("/proc/self/maps").read_text().splitlines() if file in line]
+    assert len(maps) == 1
+    assert " r--s " in maps[0], "mapped read-only and shared: the page cache holds the one copy"

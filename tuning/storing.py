@@ -1,0 +1,119 @@
+"""Trials that are trained to their end while their last checkpoints are still on their way.
+
+A worker reports its last epoch as soon as it is trained and takes the next trial at once; the
+upload goes on behind it. The trial is complete only when its checkpoints lie in the store, which a
+thread of the driver looks for here; until then the study has it as running, so whoever takes over
+from a dead driver starts it again and finds whatever was stored.
+"""
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from usererror import UserError
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.2  # untuned
+PATIENCE_S = 300.0
+"""What has not arrived by then never will: the worker's own retries end sooner. Untuned."""
+TRIES = 2
+
+
+class AtOnce:
+    """Stands for a storage in which everything lies as soon as it is trained: in simulations."""
+
+    def __init__(self) -> None:
+        self._arrived: list[int] = []
+
+    def add(self, number: int, keys: Iterable[str]) -> None:  # noqa: ARG002
+        self._arrived.append(number)
+
+    def waiting(self) -> int:
+        return 0
+
+    def arrived(self) -> list[int]:
+        found, self._arrived = self._arrived, []
+        return found
+
+    def overdue(self, patience_s: float = PATIENCE_S) -> list[tuple[int, bool]]:  # noqa: ARG002
+        return []
+
+    def wait(self, seconds: float) -> None:
+        """There is nothing to wait for."""
+
+
+class Storing:
+    """Waits for checkpoints, in a thread of its own: no decision ever waits for the storage.
+
+    Args:
+        is_stored: whether the whole checkpoint of a key lies in the store; may raise UserError.
+    """
+
+    def __init__(self, is_stored: Callable[[str], bool]) -> None:
+        self._is_stored = is_stored
+        self._changed = threading.Condition()
+        self._keys: dict[int, set[str]] = {}
+        self._since_s: dict[int, float] = {}
+        self._arrived: list[int] = []
+        self._losses: Counter[int] = Counter()
+        threading.Thread(target=self._look_for_ever, daemon=True, name="storing").start()
+
+    def add(self, number: int, keys: Iterable[str]) -> None:
+        """A trial that is complete once these checkpoints are stored."""
+        with self._changed:
+            self._keys[number] = set(keys)
+            self._since_s[number] = time.monotonic()
+            self._changed.notify_all()
+
+    def waiting(self) -> int:
+        """How many trials wait for their checkpoints."""
+        with self._changed:
+            return len(self._keys)
+
+    def arrived(self) -> list[int]:
+        """Trials whose checkpoints have arrived since this was last asked."""
+        with self._changed:
+            found, self._arrived = self._arrived, []
+            return found
+
+    def overdue(self, patience_s: float = PATIENCE_S) -> list[tuple[int, bool]]:
+        """Trials whose checkpoints will not come, and for each whether another try is worth it.
+
+        They are not waited for any longer. With no patience: all that wait, for when no worker is
+        alive that could still be uploading.
+        """
+        with self._changed:
+            now = time.monotonic()
+            late = [n for n, since in self._since_s.items() if now - since >= patience_s]
+            for number in late:
+                del self._keys[number], self._since_s[number]
+                self._losses[number] += 1
+            return [(number, self._losses[number] < TRIES) for number in late]
+
+    def wait(self, seconds: float) -> None:
+        """Waits until nothing is on its way any more, but no longer than that."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._keys, seconds)
+
+    def _look_for_ever(self) -> None:
+        pause_s = POLL_S
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._keys))
+                wanted = {number: set(keys) for number, keys in self._keys.items()}
+            try:
+                there = {n for n, keys in wanted.items() if all(map(self._is_stored, keys))}
+                pause_s = POLL_S
+            except UserError as error:
+                log.warning("cannot look for checkpoints: %s", error)
+                there, pause_s = set(), min(10.0, 2 * pause_s)
+            with self._changed:
+                for number in there:
+                    if self._keys.get(number) == wanted[number]:
+                        del self._keys[number], self._since_s[number]
+                        self._arrived.append(number)
+                self._changed.notify_all()
+            time.sleep(pause_s)
