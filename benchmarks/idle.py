@@ -65,8 +65,9 @@ def gaps_s(log: Path) -> list[float]:
 
 def ours(spec: SearchSpec, settings: Settings, log: Path) -> list[float]:
     """A search as ``hopetune run`` drives it."""
-    os.environ.update(settings.client_environment())
-    from tuning import ray_tune  # noqa: PLC0415 (reads its environment when imported)
+    import ray  # noqa: PLC0415 (reads its environment when imported)
+
+    from tuning import ray_tune  # noqa: PLC0415
 
     install = timed(log)
     whole = ray_tune.HeadposeTrainable
@@ -81,13 +82,20 @@ def ours(spec: SearchSpec, settings: Settings, log: Path) -> list[float]:
         drive(f"idle-{time.time_ns()}", spec, settings)
     finally:
         ray_tune.HeadposeTrainable = whole  # type: ignore[misc]
+        ray.shutdown()
     return gaps_s(log)
 
 
-def plain(spec: SearchSpec, folder: Path, log: Path, trials: int) -> list[float]:
+def plain(
+    spec: SearchSpec, settings: Settings, folder: Path, log: Path, trials: int
+) -> list[float]:
     """Ray Tune as its own guide shows it: a function that reports."""
+    import ray  # noqa: PLC0415
     from ray import tune  # noqa: PLC0415
 
+    from tuning import ray_tune  # noqa: PLC0415
+
+    ray_tune.connect(settings.require("ray_address"), "plain")
     install = timed(log)
 
     def train(config: dict[str, Any]) -> None:
@@ -107,6 +115,7 @@ def plain(spec: SearchSpec, folder: Path, log: Path, trials: int) -> list[float]
             tune_config=tune.TuneConfig(num_samples=trials, max_concurrent_trials=1),
             run_config=tune.RunConfig(storage_path=scratch, verbose=0),
         ).fit()
+    ray.shutdown()
     return gaps_s(log)
 
 
@@ -127,6 +136,7 @@ def main() -> None:
     arguments = parser(__doc__.split("\n")[0])
     arguments.add_argument("--data", type=Path, required=True, help="where faces are kept")
     arguments.add_argument("--trials", type=int, default=6)
+    arguments.add_argument("--networks", nargs="*", default=["mobilenet_v2", "resnet18"])
     given = arguments.parse_args()
     data = faces.prepared(given.data, 200, 80, 160)
     state = Path(tempfile.mkdtemp(prefix="idle-"))
@@ -134,8 +144,9 @@ def main() -> None:
     try:
         settings = up(state, logical_gpus=1)
         os.environ["HOPETUNE_STATE_DIR"] = str(state)
+        os.environ.update(settings.client_environment())
         publish(data.folder, PLACE, Objects(settings))
-        for backbone in ("mobilenet_v2", "resnet18"):
+        for backbone in given.networks:
             found = {}
             for sampler in ("random", "tpe"):
                 spec = spec_of(backbone, sampler, given.trials)
@@ -143,7 +154,7 @@ def main() -> None:
                 found[name] = ours(spec, settings, state / f"{backbone}-{sampler}.log")
             spec = spec_of(backbone, "random", given.trials)
             log = state / f"{backbone}-plain.log"
-            found["plain Ray Tune"] = plain(spec, data.folder, log, given.trials)
+            found["plain Ray Tune"] = plain(spec, settings, data.folder, log, given.trials)
             usual = statistics.median(found["plain Ray Tune"])
             for name, gaps in found.items():
                 middle = statistics.median(gaps)

@@ -110,6 +110,7 @@ def main() -> None:
     arguments.add_argument("--batch", type=int, default=32)
     arguments.add_argument("--steps", type=int, default=8)
     arguments.add_argument("--rounds", type=int, default=7)
+    arguments.add_argument("--only", nargs="*", help="such as resnet18@64; default: all cases")
     given = arguments.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cpu":
@@ -117,6 +118,8 @@ def main() -> None:
         keep_freed_memory()
     rows = []
     for backbone, image_px in GPU_CASES if device.type == "cuda" else CPU_CASES:
+        if given.only and f"{backbone}@{image_px}" not in given.only:
+            continue
         data = faces.prepared(given.data, given.images, image_px * 5 // 4)
         config = TrainConfig(
             backbone=backbone,
@@ -125,7 +128,8 @@ def main() -> None:
             rotate_deg=20.0,
             precision="bf16" if device.type == "cuda" else "fp32",
         )
-        loop, bare, ratio, low, high = case(data, config, device, given.steps, given.rounds)
+        steps = given.steps if device.type == "cuda" or image_px <= 64 else given.steps // 4
+        loop, bare, ratio, low, high = case(data, config, device, steps, given.rounds)
         aim = "met" if ratio >= AIM[device.type] else "missed"
         rows.append(
             (
