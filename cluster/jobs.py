@@ -6,6 +6,7 @@ once, so a caller who does not know whether it got through may simply ask again.
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import threading
@@ -152,6 +153,7 @@ def _client(settings: Settings) -> Iterator["JobSubmissionClient"]:
     from ray.exceptions import AuthenticationError  # noqa: PLC0415
     from ray.job_submission import JobSubmissionClient  # noqa: PLC0415
 
+    logging.getLogger("ray").setLevel(logging.WARNING)  # it reports each upload to the terminal
     address = settings.require("ray_jobs_address").rstrip("/")
     if not re.fullmatch(r"https?://[^/\s]+", address):
         raise UserError(

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Literal
 
 StudyState = Literal["COMPLETE", "PRUNED", "FAIL"]
-RunStatus = Literal["FINISHED", "KILLED", "FAILED"]
+RunStatus = Literal["FINISHED", "KILLED", "FAILED", "SCHEDULED"]
 
 
 class ExitReason(StrEnum):
@@ -13,6 +13,7 @@ class ExitReason(StrEnum):
 
     COMPLETED = "completed"
     STOPPED_EARLY = "stopped_early"
+    PAUSED = "paused"
     DIVERGED = "diverged"
     OUT_OF_MEMORY = "out_of_memory"
     INVALID_CONFIG = "invalid_config"
@@ -25,6 +26,7 @@ class Fate:
     """What a reason means for the study, for MLflow and for a reader."""
 
     study_state: StudyState
+    """PRUNED goes with all values that were reported."""
     run_status: RunStatus
     meaning: str
 
@@ -32,9 +34,11 @@ class Fate:
 FATES: dict[ExitReason, Fate] = {
     ExitReason.COMPLETED: Fate("COMPLETE", "FINISHED", "trained to its last epoch"),
     ExitReason.STOPPED_EARLY: Fate("PRUNED", "KILLED", "stopped early: others did better by then"),
+    # Told like a stopped trial: that is what is known of it until it is taken up again.
+    ExitReason.PAUSED: Fate("PRUNED", "SCHEDULED", "paused: goes on if it comes to lead its rung"),
     # PRUNED, so that the sampler learns to keep away; FAIL would be ignored by it.
     ExitReason.DIVERGED: Fate("PRUNED", "FAILED", "loss or error became NaN or infinite"),
-    ExitReason.OUT_OF_MEMORY: Fate("FAIL", "FAILED", "does not fit into the GPU's memory"),
+    ExitReason.OUT_OF_MEMORY: Fate("PRUNED", "FAILED", "does not fit into the GPU's memory"),
     ExitReason.INVALID_CONFIG: Fate("FAIL", "FAILED", "a configuration that cannot be trained"),
     ExitReason.CRASHED: Fate("FAIL", "FAILED", "its worker failed more often than allowed"),
     ExitReason.SEARCH_ENDED: Fate("PRUNED", "KILLED", "the search was stopped or its budget ended"),

@@ -22,7 +22,7 @@ from cluster.settings import Settings
 from tuning.checkpoints import WEIGHTS
 from tuning.objects import AbsentObjectError, Objects, Place, parse_place
 from tuning.places import checkpoints
-from tuning.projection import SEARCH_TAG, TRIAL_TAG, RunState
+from tuning.projection import SEARCH_TAG, TRIAL_TAG, UNENDED, RunState
 from usererror import UserError
 
 EXPERIMENT = "hopetune"
@@ -77,7 +77,10 @@ class MlflowRuns:
         self._done: dict[int | None, RunState] = {}
 
     def bring(self, search: str, states: list[RunState]) -> None:
-        """Makes the runs of a search look like ``states``, the parent's first.
+        """Makes the runs of a search look like ``states``, of which the first is the parent's.
+
+        The parent is there before its children, and ends after them: a search that shows as
+        finished is whole.
 
         Raises:
             UserError: the server cannot be reached; what was written stays written.
@@ -85,7 +88,10 @@ class MlflowRuns:
         with reachable(self._uri):
             if not self._runs:
                 self._runs = self._existing(search)
-            for state in states:
+            parent, *children = states
+            if None not in self._runs:
+                self._runs[None] = self._create(parent)
+            for state in (*children, parent):
                 if self._done.get(state.trial) != state:
                     self._bring_run(state)
                     self._done[state.trial] = state
@@ -140,8 +146,10 @@ class MlflowRuns:
             self._client.log_batch(run_id, tags=batch)
         if state.checkpoint_key:
             self._copy_checkpoint(state.checkpoint_key, run)
-        if state.status != "RUNNING":
+        if state.status not in UNENDED:
             self._client.set_terminated(run_id, state.status, state.ended_ms)
+        elif (known.status if known else run.info.status) != state.status:
+            self._client.update_run(run_id, state.status)  # paused, or going on
 
     def _create(self, state: RunState) -> Run:
         tags = dict(state.tags)
@@ -273,8 +281,9 @@ class Registry:
 
 
 def _signature() -> ModelSignature:
-    images = TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3), "images")
-    degrees = TensorSpec(np.dtype(np.float32), (-1, 3), "yaw_pitch_roll_deg")
+    # Unnamed: with a name, MLflow hands the model a dictionary.
+    images = TensorSpec(np.dtype(np.uint8), (-1, -1, -1, 3))
+    degrees = TensorSpec(np.dtype(np.float32), (-1, 3))
     return ModelSignature(Schema([images]), Schema([degrees]))
 
 

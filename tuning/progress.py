@@ -1,11 +1,12 @@
 """What a person sees of a running search: a line for each thing that happens, with its context."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TextIO
 
-from tuning.records import EpochRecord, SearchRecord, TrialRecord
-from tuning.spec import Value
+from tuning.exits import FATES, ExitReason
+from tuning.records import EpochRecord, SearchRecord
+from tuning.space import Value
 from tuning.study import now_ms
 
 
@@ -17,9 +18,11 @@ def describe(parameters: Mapping[str, Value]) -> str:
 def overview(search: SearchRecord, at_ms: int) -> str:
     """Trials by state, the best so far, hours used and an estimate of the time left."""
     wanted = search.spec.budget.trials
+    paused = sum(t.exit_reason == ExitReason.PAUSED for t in search.trials)
     parts = [
         f"{search.count('COMPLETE')} done",
-        f"{search.count('PRUNED')} stopped early",
+        f"{search.count('PRUNED') - paused} stopped early",
+        *([f"{paused} paused"] if paused else []),
         f"{search.count('FAIL')} failed",
         f"{search.count('RUNNING')} running",
     ]
@@ -62,15 +65,26 @@ class ProgressLines:
     def started(self, number: int, parameters: Mapping[str, Value]) -> None:
         self.line(f"trial {number:>3} starts     {describe(parameters)}")
 
-    def epoch(self, search: SearchRecord, trial: TrialRecord, record: EpochRecord) -> None:
-        mae, total = record.metrics["val_mae"], search.spec.budget.epochs
+    def goes_on(self, number: int) -> None:
+        self.line(f"trial {number:>3} goes on")
+
+    def epoch(self, number: int, total: int, record: EpochRecord) -> None:
+        mae = record.metrics["val_mae"]
         how = "stored earlier" if record.restored else f"{record.metrics['epoch_seconds']:.0f} s"
         text = f"epoch {record.epoch}/{total}  val MAE {mae:6.2f}°  ({how})"
-        self.line(f"trial {trial.number:>3} {text}")
+        self.line(f"trial {number:>3} {text}")
 
-    def ended(self, search: SearchRecord, number: int, meaning: str, detail: str | None) -> None:
-        self.line(f"trial {number:>3} ended      {meaning}" + (f" ({detail})" if detail else ""))
-        self.line(f"    {overview(search, now_ms())}")
+    def ended(
+        self,
+        search: Callable[[], SearchRecord],
+        number: int,
+        reason: ExitReason,
+        detail: str | None,
+    ) -> None:
+        word = "rests" if reason == ExitReason.PAUSED else "ended"
+        meaning = FATES[reason].meaning + (f" ({detail})" if detail else "")
+        self.line(f"trial {number:>3} {word}      {meaning}")
+        self.line(f"    {overview(search(), now_ms())}")
 
     def search_ended(self, search: SearchRecord) -> None:
         self.line(f"search {search.name} ended: {search.ended}")

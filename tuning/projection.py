@@ -24,6 +24,10 @@ SEARCH_TAG = "hopetune.search"
 TRIAL_TAG = "hopetune.trial"
 
 
+UNENDED = ("RUNNING", "SCHEDULED")
+"""Run states in which more may come; a paused trial is scheduled."""
+
+
 @dataclass(frozen=True)
 class Point:
     """One value of a metric."""
@@ -107,6 +111,9 @@ def _child(search: SearchRecord, trial: TrialRecord) -> RunState:
         tags["hopetune.exit_meaning"] = FATES[reason].meaning
     if trial.detail:
         tags["hopetune.exit_detail"] = trial.detail
+    status = FATES[reason].run_status if reason else "RUNNING"
+    if status == "SCHEDULED" and search.ended:
+        status = "KILLED"  # nobody will take it up any more
     best = trial.best_epoch
     completed = reason == ExitReason.COMPLETED
     settings = {**search.spec.fixed, **trial.parameters}
@@ -117,8 +124,8 @@ def _child(search: SearchRecord, trial: TrialRecord) -> RunState:
         tags=tags,
         params={name: str(value) for name, value in settings.items()},
         points=_points(trial),
-        status=FATES[reason].run_status if reason else "RUNNING",
-        ended_ms=trial.ended_ms if reason else None,
+        status=status,
+        ended_ms=trial.ended_ms if status not in UNENDED else None,
         checkpoint_key=best.checkpoint_key if completed and best else None,
     )
 

@@ -104,10 +104,10 @@ def promote(
 
 def _chosen(search: SearchRecord, number: int | None) -> TrialRecord:
     if number is not None:
-        if not 0 <= number < len(search.trials):
-            rule = f"0 to {len(search.trials) - 1}"
-            raise UserError(search.name, "no such trial", got=number, rule=rule)
-        trial = search.trials[number]
+        trial = search.trial(number)
+        if trial is None:
+            remedy = f"see `hopetune show {search.name}`"
+            raise UserError(search.name, "no such trial", got=number, remedy=remedy)
         if trial.best_epoch is None:
             raise UserError(f"{search.name}: trial {number}", "has no checkpoint")
         return trial

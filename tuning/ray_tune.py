@@ -4,11 +4,12 @@ Ray Tune places trials and keeps workers warm. What is proposed, what is stopped
 remembered belongs to the study; nothing is read back from Ray Tune's own snapshots.
 """
 
+import logging
 import os
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import ray
 import torch
@@ -17,9 +18,10 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from tuning.events import Idle, SearchEvents
 from tuning.exits import ExitReason
 from tuning.records import EpochRecord
-from tuning.spec import SearchSpec, Settings
+from tuning.spec import SearchSpec
 from tuning.study import now_ms
 from tuning.trial import EpochReport
 from tuning.worker import Worker
@@ -32,25 +34,6 @@ _REPORT = "report"
 _ENDED = "ended"
 _DETAIL = "detail"
 _NOTES = "notes"
-
-
-class SearchEvents(Protocol):
-    """The driver's side of a search: decides from the study, writes into it."""
-
-    def next_trial(self) -> tuple[int, Settings] | None:
-        """The next configuration; none where the search proposes no more."""
-
-    def on_epoch(self, number: int, record: EpochRecord, node: str) -> bool:
-        """Takes an epoch; says whether the trial goes on."""
-
-    def on_note(self, number: int, text: str) -> None:
-        """Takes what a trial's worker has to say to a person."""
-
-    def on_end(self, number: int, reason: ExitReason, detail: str | None) -> None:
-        """Takes the end of a trial that said itself why it ends, or that failed for good."""
-
-    def must_end(self) -> bool:
-        """Whether running trials must stop now, too."""
 
 
 class HeadposeTrainable(tune.Trainable):  # type: ignore[misc]
@@ -101,13 +84,14 @@ class StudySearcher(_Unsaved, Searcher):  # type: ignore[misc]
         self._events = events
         self._spec = spec.model_dump_json()
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str:  # noqa: ARG002
-        proposal = self._events.next_trial()
-        if proposal is None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # noqa: ARG002
+        work = self._events.next_trial()
+        if work is Idle.WAIT:
+            return None  # Ray Tune asks again
+        if isinstance(work, Idle):
             finished: str = Searcher.FINISHED
             return finished
-        number, parameters = proposal
-        return {NUMBER: number, _PARAMETERS: parameters, _SPEC: self._spec}
+        return {NUMBER: work.number, _PARAMETERS: work.parameters, _SPEC: self._spec}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -191,6 +175,8 @@ def connect(address: str, namespace: str) -> None:
 def run_trials(events: SearchEvents, spec: SearchSpec, gpus: float, parallel: int) -> None:
     """Runs trials on the connected cluster until ``events`` says that the search has ended."""
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints tables even at verbose=0
+    # It warns that it finds no result files, which are switched off: the study has the results.
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
     resources = {"cpu": spec.resources.cpus_per_trial, "gpu": gpus}
     # Ray Tune wants a folder for its own files; nothing in it is ever read again.
     with tempfile.TemporaryDirectory(prefix="hopetune-tune-") as scratch:

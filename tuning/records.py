@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tuning.exits import ExitReason
-from tuning.spec import SearchSpec, Value
+from tuning.space import Value
+from tuning.spec import SearchSpec
 
 TrialState = Literal["WAITING", "RUNNING", "COMPLETE", "PRUNED", "FAIL"]
 
@@ -24,7 +25,11 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial. ``value`` is its best validation MAE in degrees so far, none before its first."""
+    """One trial. ``value`` is its best validation MAE in degrees so far, none before its first.
+
+    A trial that was paused and taken up again is one trial under its first number; the study keeps
+    each stretch of it as an entry of its own, the latest under the number ``entry``.
+    """
 
     number: int
     state: TrialState
@@ -35,6 +40,13 @@ class TrialRecord:
     exit_reason: ExitReason | None
     detail: str | None
     node: str | None
+    resumed_ms: int | None = None
+    """When its latest stretch began."""
+    earlier_s: float = 0.0
+    """How long its earlier stretches held their workers."""
+    entry: int = -1
+    tried_first: bool = False
+    """Named by the search file."""
 
     @property
     def best_epoch(self) -> EpochRecord | None:
@@ -53,10 +65,11 @@ class TrialRecord:
         return {e.epoch: e.metrics["val_mae"] for e in self.epochs}
 
     def seconds(self, now_ms: int) -> float:
-        """How long it has held its worker."""
-        if self.started_ms is None:
+        """How long it has held its workers."""
+        began_ms = self.started_ms if self.resumed_ms is None else self.resumed_ms
+        if began_ms is None:
             return 0.0
-        return max(0, (self.ended_ms or now_ms) - self.started_ms) / 1000
+        return self.earlier_s + max(0, (self.ended_ms or now_ms) - began_ms) / 1000
 
 
 @dataclass(frozen=True)
@@ -71,6 +84,10 @@ class SearchRecord:
     ended_ms: int | None
     stop_wanted: bool
     trials: tuple[TrialRecord, ...]
+
+    def trial(self, number: int) -> TrialRecord | None:
+        """The trial of that number; numbers may have gaps, see :class:`TrialRecord`."""
+        return next((t for t in self.trials if t.number == number), None)
 
     def best(self, states: Sequence[TrialState] = ("COMPLETE",)) -> TrialRecord | None:
         """The trial with the lowest validation MAE among those in the given states."""

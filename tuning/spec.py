@@ -5,75 +5,26 @@
 
 import dataclasses
 import difflib
+import functools
 import types
 import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, ValidationError, model_validator
 
 from headpose.config import TrainConfig
 from headpose.networks.backbones import check_backbone
+from tuning.space import FORMS, Choices, Parameter, Range, Settings, Strict, Value
 from tuning.yaml_file import Location, YamlFile
 from usererror import UserError
-
-Value = bool | int | float | str | None
-Settings = dict[str, Value]
 
 RESERVED = frozenset({"seed"})
 """Training settings that a search fixes for all its trials: a shared seed lets trials whose plans
 begin alike share their trunk; `fixed.seed` sets it."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Range(_Strict):
-    """Numbers from ``low`` to ``high``, both included."""
-
-    low: float
-    high: float
-    log: bool = False
-    step: float | None = Field(default=None, gt=0)
-
-    @model_validator(mode="after")
-    def _possible(self) -> "Range":
-        if not self.low <= self.high:
-            raise ValueError(f"`low <= high` must hold, but got low={self.low}, high={self.high}")
-        if self.log and self.low <= 0:
-            raise ValueError(f"a log range needs `low > 0`, but got low={self.low}")
-        if self.log and self.step is not None:
-            raise ValueError("a range has `log` or `step`, not both")
-        return self
-
-
-class Choices(_Strict):
-    """One of several values."""
-
-    choices: tuple[Value, ...] = Field(min_length=1, strict=False)
-
-
-def _form(value: Any) -> str:
-    has_choices = "choices" in value if isinstance(value, dict) else isinstance(value, Choices)
-    return "choices" if has_choices else "range"
-
-
-Parameter = Annotated[
-    Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")], Discriminator(_form)
-]
-_FORMS: dict[str | int, type[BaseModel]] = {"range": Range, "choices": Choices}
-
-
-class Data(_Strict):
+class Data(Strict):
     """Prepared data sets (``hopetune data prepare``): folders, or ``s3://`` places."""
 
     train: str
@@ -83,34 +34,57 @@ class Data(_Strict):
     split_seed: int = 0
 
 
-class Sampler(_Strict):
-    """Who proposes. TPE univariate, after ``startup_trials`` random proposals, without constant
-    liar: simulated on curves shaped after the papers' tables, it beat Optuna's own default."""
+class Sampler(Strict):
+    """Who proposes; see ``tuning/samplers.py``."""
 
-    name: Literal["tpe", "random"] = "tpe"
+    name: Literal["tpe", "tpe-multivariate", "gp", "qmc", "random", "grid"] = "tpe"
     startup_trials: int = Field(default=60, ge=0)
+    """Random proposals before a model is trusted."""
+    random_share: float = Field(default=0.1, ge=0, le=1)  # untuned
+    """Share of later proposals that stays random, so that no corner is given up for ever."""
+    variations: int = Field(default=0, ge=0)
+    """Proposals that follow the `try_first` ones: small random variations around them."""
     seed: int = Field(default=0, ge=0)
 
 
-class Stopping(_Strict):
-    """Early stopping by validation MAE; see ``tuning/stopping.py`` for the rules."""
+class Stopping(Strict):
+    """Early stopping by validation MAE; see ``tuning/rules`` for the rules."""
 
-    rule: Literal["stopping", "median", "none"] = "stopping"
+    rule: Literal["promotion", "stopping", "hyperband", "median", "none"] = "promotion"
     first_rung: int = Field(default=1, ge=1)
     factor: int = Field(default=3, ge=2)
+    rungs: Annotated[tuple[int, ...], Field(strict=False)] | None = None
+    """Epochs at which trials are compared; default: `first_rung` times powers of `factor`."""
+    quota: bool = True
+    """`promotion`: never lets more than one in `factor` go on, however good the latest ones are."""
+    protect_until: int = Field(default=0, ge=0)
+    """`try_first` trials are neither paused nor stopped before this epoch."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Stopping":
+        if self.rungs is not None and (
+            list(self.rungs) != sorted(set(self.rungs)) or min(self.rungs, default=1) < 1
+        ):
+            raise ValueError(f"rungs are epochs from 1 in rising order, but got {self.rungs}")
+        return self
 
 
-class Budget(_Strict):
+class Budget(Strict):
     """Ends of a search; the first that is reached ends it."""
 
     trials: int = Field(ge=1)
     epochs: int = Field(ge=1)
+    """Epochs of a whole trial."""
+    total_epochs: int | None = Field(default=None, ge=1)
+    """Epochs of all trials together, those taken from the store not counted."""
     wall_clock_minutes: float | None = Field(default=None, gt=0)
     gpu_hours: float | None = Field(default=None, gt=0)
     target_mae_deg: float | None = Field(default=None, gt=0)
+    patience: int | None = Field(default=None, ge=1)
+    """Trials that may begin without a new best error."""
 
 
-class Resources(_Strict):
+class Resources(Strict):
     """What one trial gets, and how many may run at a time (none: as many as fit)."""
 
     gpus_per_trial: float = Field(default=1.0, ge=0)
@@ -121,7 +95,7 @@ class Resources(_Strict):
     """Whether the training set is kept in the GPU's memory; auto: where it fits twice."""
 
 
-class SearchSpec(_Strict):
+class SearchSpec(Strict):
     """A search: which settings are tried, on which data, for how long."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
@@ -159,6 +133,7 @@ def load_spec(path: Path) -> SearchSpec:
     return spec
 
 
+@functools.cache
 def field_kind(name: str) -> type:
     """The type of a training setting: ``int``, ``float`` or ``str`` (``None`` left aside)."""
     hint = typing.get_type_hints(TrainConfig)[name]
@@ -176,19 +151,49 @@ def _check_settings(spec: SearchSpec, file: YamlFile) -> None:
         for name in names:
             if name not in legal:
                 raise UserError(file.where((section, name)), *_unknown(name, legal))
+    for name, parameter in spec.parameters.items():
+        _check_condition(spec, name, parameter, file)
+    if spec.sampler.name == "grid":
+        _check_grid(spec, file)
     edges = {
         name: _edges(spec, name, parameter, file.where(("parameters", name)))
         for name, parameter in spec.parameters.items()
     }
     for name, values in edges.items():
         for value in values:
-            _try_config(spec, {name: value}, file, ("parameters",))
+            _try_config(spec, {**_condition(spec, name), name: value}, file, ("parameters",))
     for index, settings in enumerate(spec.try_first):
         for name in settings:
             if name not in spec.parameters:
                 where = file.where(("try_first", index, name))
                 raise UserError(where, *_unknown(name, list(spec.parameters)))
         _try_config(spec, settings, file, ("try_first", index))
+
+
+def _check_condition(spec: SearchSpec, name: str, parameter: Parameter, file: YamlFile) -> None:
+    above = list(spec.parameters)[: list(spec.parameters).index(name)]
+    for other in parameter.when:
+        where = file.where(("parameters", name, "when", other))
+        if other not in above:
+            rule = f"a condition names a parameter that stands above it: {', '.join(above) or '-'}"
+            raise UserError(where, "not such a parameter", rule=rule)
+
+
+def _condition(spec: SearchSpec, name: str) -> Settings:
+    """Values of other parameters under which a parameter is active."""
+    found: Settings = {}
+    for other, legal in spec.parameters[name].when.items():
+        found |= {**_condition(spec, other), other: legal[0]}
+    return found
+
+
+def _check_grid(spec: SearchSpec, file: YamlFile) -> None:
+    for name, parameter in spec.parameters.items():
+        if not isinstance(parameter, Range) or parameter.step is not None:
+            continue
+        if field_kind(name) is not int or parameter.log:
+            where = file.where(("parameters", name))
+            raise UserError(where, "has no grid", rule="a grid needs `choices` or a `step`")
 
 
 def _edges(spec: SearchSpec, name: str, parameter: Parameter, where: str) -> tuple[Value, ...]:
@@ -212,9 +217,12 @@ def _try_config(
     spec: SearchSpec, settings: Settings, file: YamlFile, section: tuple[str | int, ...]
 ) -> None:
     """Tries a configuration, with the first value of every parameter that ``settings`` leaves."""
-    defaults = {name: first_value(name, p) for name, p in spec.parameters.items()}
+    chosen: Settings = {}
+    for name, parameter in spec.parameters.items():
+        if name in settings or parameter.is_active(chosen):
+            chosen[name] = settings.get(name, first_value(name, parameter))
     try:
-        check_backbone(spec.train_config({**defaults, **settings}).backbone)
+        check_backbone(spec.train_config(chosen).backbone)
     except UserError as error:
         field = error.where.removeprefix("TrainConfig.")
         owner = "fixed" if field in spec.fixed else "parameters"
@@ -259,7 +267,7 @@ def _legal_fields(location: Location) -> list[str]:
     """The fields that are legal beside an unknown one."""
     model: Any = SearchSpec
     if location[0] == "parameters" and len(location) > 2:
-        model = _FORMS[location[2]]
+        model = FORMS[location[2]]
     elif len(location) > 1:
         model = SearchSpec.model_fields[str(location[0])].annotation
     return list(model.model_fields)

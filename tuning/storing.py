@@ -22,6 +22,29 @@ PATIENCE_S = 300.0
 TRIES = 2
 
 
+class AtOnce:
+    """Stands for a storage in which everything lies as soon as it is trained: in simulations."""
+
+    def __init__(self) -> None:
+        self._arrived: list[int] = []
+
+    def add(self, number: int, keys: Iterable[str]) -> None:  # noqa: ARG002
+        self._arrived.append(number)
+
+    def waiting(self) -> int:
+        return 0
+
+    def arrived(self) -> list[int]:
+        found, self._arrived = self._arrived, []
+        return found
+
+    def overdue(self, patience_s: float = PATIENCE_S) -> list[tuple[int, bool]]:  # noqa: ARG002
+        return []
+
+    def wait(self, seconds: float) -> None:
+        """There is nothing to wait for."""
+
+
 class Storing:
     """Waits for checkpoints, in a thread of its own: no decision ever waits for the storage.
 

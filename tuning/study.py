@@ -5,34 +5,29 @@ parameters, its value after every epoch, its metrics, why it ended. The driver i
 and can be rebuilt from this at any moment.
 """
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
-import numpy as np
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 from optuna.exceptions import DuplicatedStudyError
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.samplers import RandomSampler
+from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import OperationalError
 
 from tuning.exits import FATES, ExitReason
 from tuning.records import EpochRecord, SearchRecord, TrialRecord
-from tuning.spec import Choices, Parameter, Sampler, SearchSpec, Value, field_kind
+from tuning.samplers import configuration, distribution, propose
+from tuning.space import Settings
+from tuning.spec import SearchSpec
+from tuning.study_records import BEGUN_AFTER, CONTINUES, EPOCH, number_of, trial_records
+from tuning.study_view import Finished
 from usererror import UserError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-_EPOCH = "epoch:"
 
 
 class Storage:
@@ -45,7 +40,26 @@ class Storage:
     def __init__(self, url: str) -> None:
         with _reachable():
             engine: dict[str, Any] = {"pool_pre_ping": True}
-            self._storage = RDBStorage(url, engine_kwargs=engine)
+            self._storage: BaseStorage = RDBStorage(url, engine_kwargs=engine)
+
+    @classmethod
+    def in_memory(cls) -> "Storage":
+        """A storage that lasts as long as its process: for simulations."""
+        storage = cls.__new__(cls)
+        storage._storage = InMemoryStorage()
+        return storage
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives its connections back; studies opened through it are of no more use."""
+        self._storage.remove_session()
+        if isinstance(self._storage, RDBStorage):
+            self._storage.engine.dispose()
 
     def names(self) -> list[str]:
         """Names of all searches, the oldest first."""
@@ -54,7 +68,13 @@ class Storage:
         found = [s for s in studies if "spec" in s.user_attrs]
         return [s.study_name for s in sorted(found, key=lambda s: s.user_attrs["created_ms"])]
 
-    def create(self, name: str, spec: SearchSpec, fingerprint: str) -> "Study":
+    def create(
+        self,
+        name: str,
+        spec: SearchSpec,
+        fingerprint: str,
+        clock: Callable[[], int] | None = None,
+    ) -> "Study":
         """A new search, or the one of that name where it is the same.
 
         Raises:
@@ -63,7 +83,10 @@ class Storage:
         try:
             with _reachable():
                 study = optuna.create_study(
-                    storage=self._storage, study_name=name, direction="minimize"
+                    storage=self._storage,
+                    sampler=RandomSampler(),
+                    study_name=name,
+                    direction="minimize",
                 )
         except DuplicatedStudyError:
             known = self.open(name)
@@ -73,13 +96,11 @@ class Storage:
                 raise UserError(name, "another search has this name", rule=rule) from None
             return known
         study.set_user_attr("fingerprint", fingerprint)
-        study.set_user_attr("created_ms", now_ms())
-        for settings in spec.try_first:
-            study.enqueue_trial(dict(settings))
+        study.set_user_attr("created_ms", (clock or now_ms)())
         study.set_user_attr("spec", spec.model_dump(mode="json"))  # last: now it is a search
-        return Study(study)
+        return Study(study, clock)
 
-    def open(self, name: str) -> "Study":
+    def open(self, name: str, clock: Callable[[], int] | None = None) -> "Study":
         """A search by its name.
 
         Raises:
@@ -90,35 +111,74 @@ class Storage:
             known = f"known: {', '.join(names[-5:])}" if names else "there are no searches yet"
             raise UserError(name, "no such search", rule=known, remedy="see `hopetune ls`")
         with _reachable():
-            return Study(optuna.load_study(storage=self._storage, study_name=name))
+            study = optuna.load_study(
+                storage=self._storage, sampler=RandomSampler(), study_name=name
+            )
+            return Study(study, clock)
 
 
 class Study:
-    """One search. Only its driver calls the methods that write, ``want_stop`` aside."""
+    """One search. Only its driver calls the methods that write, ``want_stop`` aside.
 
-    def __init__(self, study: optuna.Study) -> None:
+    Optuna forbids to go on with a trial that it was told is over. So each stretch of a trial, from
+    its start or from a pause to the next pause or its end, is an entry of its own in the study; a
+    later one begins with all that the earlier ones reported and names the trial's first number.
+    """
+
+    def __init__(self, study: optuna.Study, clock: Callable[[], int] | None = None) -> None:
         self._study = study
+        self._clock = clock or now_ms
+        self._sampled_from = Finished(study)
         self.name = study.study_name
         self.spec = SearchSpec.model_validate(_tuples(study.user_attrs["spec"]))
-        self._open: dict[int, Trial] = {}
+        self._open: dict[int, _Entry] = {}
+        trials = self._trials()
+        self._entry_of = {number_of(t): t.number for t in trials}
+        """The latest entry of each trial."""
+        self._known = {configuration(dict(t.params)) for t in trials}
 
     # -- what the driver writes ----------------------------------------------------------------
 
-    def ask(self) -> tuple[int, dict[str, Value]]:
-        """The next configuration. Depends on the study alone: each proposal has a seed of its own,
-        so a driver that starts again proposes what the one before it would have."""
-        begun = sum(t.state != TrialState.WAITING for t in self._trials())
-        self._study.sampler = _sampler(self.spec.sampler, begun)
-        trial = self._study.ask(fixed_distributions=_distributions(self.spec))
-        self._open[trial.number] = trial
-        return trial.number, dict(trial.params)
+    def ask(self) -> tuple[int, Settings] | None:
+        """The next configuration, none where the space holds no more; see ``tuning.samplers``."""
+        index = len(self._entry_of)
+        self._sampled_from.look()
+        settings = propose(self.spec, index, self._sampled_from, self._known)
+        if settings is None:
+            return None
+        attributes = {"started_ms": self._clock(), "tried_first": index < len(self.spec.try_first)}
+        number = self._begin(settings, attributes, {})
+        self._entry_of[number] = number
+        self._known.add(configuration(settings))
+        return number, settings
 
-    def adopt(self) -> list[tuple[int, dict[str, Value]]]:
+    def take_up(self, number: int) -> Settings:
+        """Goes on with a paused trial; returns its settings."""
+        paused = self._trials()[self._entry_of[number]]
+        attributes = {
+            name: value
+            for name, value in paused.user_attrs.items()
+            if name not in ("exit_reason", "detail", "ended_ms")
+        }
+        attributes |= {
+            CONTINUES: number,
+            BEGUN_AFTER: max(paused.intermediate_values),
+            "started_ms": self._clock(),
+        }
+        settings = dict(paused.params)
+        entry = self._begin(settings, attributes, paused.intermediate_values)
+        self._open[number] = self._open.pop(entry)
+        self._entry_of[number] = entry
+        return settings
+
+    def adopt(self) -> list[tuple[int, Settings]]:
         """The trials that a dead driver left running, to be gone on with under their numbers."""
         left = [t for t in self._trials() if t.state == TrialState.RUNNING]
         for trial in left:
-            self._open[trial.number] = Trial(self._study, trial._trial_id)
-        return [(trial.number, dict(trial.params)) for trial in left]
+            self._open[number_of(trial)] = _Entry(
+                trial._trial_id, trial.number, trial.user_attrs, trial.intermediate_values
+            )
+        return [(number_of(trial), dict(trial.params)) for trial in left]
 
     def is_open(self, number: int) -> bool:
         """Whether a trial that this driver asked for or adopted has not been ended yet."""
@@ -126,36 +186,47 @@ class Study:
 
     def record_epoch(self, number: int, record: EpochRecord) -> bool:
         """Keeps an epoch as it is first reported; says whether it was new."""
-        trial = self._open[number]
-        name = f"{_EPOCH}{record.epoch:04d}"
-        if name in trial.user_attrs:
+        entry = self._open[number]
+        if record.epoch in entry.epochs:
             return False
-        trial.report(record.metrics["val_mae"], record.epoch)
-        trial.set_user_attr(
-            name,
-            {
-                "at_ms": record.at_ms,
-                "metrics": record.metrics,
-                "checkpoint": record.checkpoint_key,
-                "restored": record.restored,
-            },
-        )
+        storage, value = self._study._storage, record.metrics["val_mae"]
+        storage.set_trial_intermediate_value(entry.id, record.epoch, value)
+        kept = {
+            "at_ms": record.at_ms,
+            "metrics": record.metrics,
+            "checkpoint": record.checkpoint_key,
+            "restored": record.restored,
+        }
+        storage.set_trial_user_attr(entry.id, f"{EPOCH}{record.epoch:04d}", kept)
+        entry.add(record.epoch, value)
         return True
 
     def record_node(self, number: int, node: str) -> None:
-        self._open[number].set_user_attr("node", node)
+        self._study._storage.set_trial_user_attr(self._open[number].id, "node", node)
+
+    def decided_until(self, number: int) -> int:
+        """Epochs up to this one have been judged: a trial that was taken up does not pause there
+        again."""
+        return self._open[number].begun_after
+
+    def last_epoch(self, number: int) -> int:
+        """The latest epoch that is known of an open trial; 0 before its first."""
+        return max(self._open[number].epochs, default=0)
 
     def finish(self, number: int, reason: ExitReason, detail: str | None = None) -> None:
-        """Ends a trial for good; its value is its best validation MAE."""
-        trial = self._open.pop(number)
-        trial.set_user_attr("exit_reason", reason.value)
+        """Ends a stretch of a trial; a completed one's value is its best validation MAE."""
+        entry = self._open.pop(number)
+        storage = self._study._storage
+        storage.set_trial_user_attr(entry.id, "exit_reason", reason.value)
+        storage.set_trial_user_attr(entry.id, "ended_ms", self._clock())
         if detail:
-            trial.set_user_attr("detail", detail)
+            storage.set_trial_user_attr(entry.id, "detail", detail)
+        if reason == ExitReason.OUT_OF_MEMORY:
+            # As Optuna has it: above zero is infeasible, and samplers keep away from it.
+            optuna.trial.Trial(self._study, entry.id).set_constraint("fits_into_memory", 1.0)
         state = TrialState[FATES[reason].study_state]
-        value = None
-        if state == TrialState.COMPLETE:
-            value = self.trial(number).value
-        self._study.tell(number, value, state=None if value is not None else state)
+        value = entry.best if state == TrialState.COMPLETE else None
+        self._study.tell(entry.number, value, state=state)
 
     def finish_running(self, reason: ExitReason, detail: str) -> None:
         """Ends every trial that is still running."""
@@ -164,7 +235,7 @@ class Study:
 
     def end(self, why: str) -> None:
         self._study.set_user_attr("ended", why)
-        self._study.set_user_attr("ended_ms", now_ms())
+        self._study.set_user_attr("ended_ms", self._clock())
 
     # -- what others may write -----------------------------------------------------------------
 
@@ -178,7 +249,8 @@ class Study:
         return bool(self._study.user_attrs.get("stop_wanted", False))
 
     def trial(self, number: int) -> TrialRecord:
-        return _trial_record(self._trials()[number])
+        """What is known of one trial now."""
+        return trial_records([t for t in self._trials() if number_of(t) == number])[0]
 
     def record(self) -> SearchRecord:
         """All that is known of the search now."""
@@ -193,71 +265,53 @@ class Study:
             ended=attributes.get("ended"),
             ended_ms=attributes.get("ended_ms"),
             stop_wanted=bool(attributes.get("stop_wanted", False)),
-            trials=tuple(_trial_record(t) for t in trials),
+            trials=trial_records(trials),
         )
+
+    def _begin(
+        self, settings: Settings, attributes: dict[str, Any], values: dict[int, float]
+    ) -> int:
+        """A new running entry, written in one step; returns its number."""
+        parameters = self.spec.parameters
+        template = create_trial(
+            state=TrialState.RUNNING,
+            params=settings,
+            distributions={name: distribution(name, parameters[name]) for name in settings},
+            user_attrs=attributes,
+            intermediate_values=values,
+        )
+        storage = self._study._storage
+        trial_id = storage.create_new_trial(self._study._study_id, template)
+        number = storage.get_trial_number_from_id(trial_id)
+        self._open[number] = _Entry(trial_id, number, attributes, values)
+        return number
 
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
 
 
+class _Entry:
+    """What must be at hand of a running entry at every report."""
+
+    def __init__(
+        self, trial_id: int, number: int, attributes: dict[str, Any], values: dict[int, float]
+    ) -> None:
+        self.id, self.number = trial_id, number
+        self.begun_after: int = attributes.get(BEGUN_AFTER, 0)
+        self.epochs: set[int] = set()
+        self.best: float | None = None
+        for epoch, value in values.items():
+            if f"{EPOCH}{epoch:04d}" in attributes:  # else a driver died between the two writes
+                self.add(epoch, value)
+
+    def add(self, epoch: int, value: float) -> None:
+        self.epochs.add(epoch)
+        if math.isfinite(value) and (self.best is None or value < self.best):
+            self.best = value
+
+
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _trial_record(trial: FrozenTrial) -> TrialRecord:
-    attributes = trial.user_attrs
-    epochs = tuple(
-        EpochRecord(
-            epoch=int(name.removeprefix(_EPOCH)),
-            at_ms=value["at_ms"],
-            metrics=value["metrics"],
-            checkpoint_key=value["checkpoint"],
-            restored=value["restored"],
-        )
-        for name, value in sorted(attributes.items())
-        if name.startswith(_EPOCH)
-    )
-    reason = attributes.get("exit_reason")
-    return TrialRecord(
-        number=trial.number,
-        state=trial.state.name,  # type: ignore[arg-type]
-        parameters=dict(trial.params),
-        epochs=epochs,
-        started_ms=_ms(trial.datetime_start),
-        ended_ms=_ms(trial.datetime_complete),
-        exit_reason=ExitReason(reason) if reason else None,
-        detail=attributes.get("detail"),
-        node=attributes.get("node"),
-    )
-
-
-def _ms(moment: datetime | None) -> int | None:
-    return None if moment is None else int(moment.timestamp() * 1000)
-
-
-def _sampler(settings: Sampler, proposal: int) -> BaseSampler:
-    seed = int(np.random.SeedSequence((settings.seed, proposal)).generate_state(1)[0])
-    if settings.name == "random":
-        return RandomSampler(seed=seed)
-    return TPESampler(
-        n_startup_trials=settings.startup_trials,
-        multivariate=False,
-        constant_liar=False,
-        seed=seed,
-    )
-
-
-def _distributions(spec: SearchSpec) -> dict[str, BaseDistribution]:
-    return {name: _distribution(name, p) for name, p in spec.parameters.items()}
-
-
-def _distribution(name: str, parameter: Parameter) -> BaseDistribution:
-    if isinstance(parameter, Choices):
-        return CategoricalDistribution(parameter.choices)
-    if field_kind(name) is int:
-        step = int(parameter.step or 1)
-        return IntDistribution(int(parameter.low), int(parameter.high), parameter.log, step)
-    return FloatDistribution(parameter.low, parameter.high, parameter.log, parameter.step)
 
 
 def _tuples(value: Any) -> Any:

@@ -18,7 +18,8 @@ from tuning.checkpoints import CheckpointStore
 from tuning.datasets import open_set
 from tuning.objects import Objects
 from tuning.places import checkpoints, data_cache
-from tuning.spec import SearchSpec, Settings
+from tuning.space import Settings
+from tuning.spec import SearchSpec
 from tuning.trial import EpochReport, TrialPlan, train_trial
 
 

@@ -1,6 +1,7 @@
 """The contract of a study, on each database that may hold it."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,9 @@ import pytest
 from cluster.settings import Settings
 from tuning.exits import FATES, ExitReason
 from tuning.records import EpochRecord
-from tuning.spec import Budget, Choices, Data, Range, Sampler, SearchSpec
-from tuning.study import Storage
+from tuning.space import Choices, Range, Value
+from tuning.spec import Budget, Data, Sampler, SearchSpec
+from tuning.study import Storage, Study
 from usererror import UserError
 
 SPEC = SearchSpec(
@@ -27,11 +29,14 @@ SPEC = SearchSpec(
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.servers)])
-def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    if request.param == "sqlite":
-        return Storage(f"sqlite:///{tmp_path}/study.db")
-    settings: Settings = request.getfixturevalue("servers")
-    return Storage(settings.require("study_url"))
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storage]:
+    url = f"sqlite:///{tmp_path}/study.db"
+    if request.param == "postgresql":
+        settings: Settings = request.getfixturevalue("servers")
+        url = settings.require("study_url")
+    opened = Storage(url)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
@@ -41,6 +46,12 @@ def name(request: pytest.FixtureRequest) -> str:
 
 def epoch(number: int, mae: float) -> EpochRecord:
     return EpochRecord(number, 1000 + number, {"val_mae": mae}, f"key{number}", restored=False)
+
+
+def asked(study: Study) -> tuple[int, dict[str, Value]]:
+    found = study.ask()
+    assert found is not None
+    return found
 
 
 def test_a_search_comes_back_as_it_was_written(storage: Storage, name: str) -> None:
@@ -63,7 +74,7 @@ def test_an_unknown_search_is_a_clear_error(storage: Storage) -> None:
 
 
 def test_known_good_settings_are_tried_first(storage: Storage, name: str) -> None:
-    number, parameters = storage.create(name, SPEC, "abc").ask()
+    number, parameters = asked(storage.create(name, SPEC, "abc"))
     assert number == 0
     assert parameters["learning_rate"] == 1e-4
     assert parameters["unfreeze_epoch"] in (0, 1, 2, 3)
@@ -74,7 +85,7 @@ def test_every_exit_reason_has_its_one_fate(
     storage: Storage, name: str, reason: ExitReason
 ) -> None:
     study = storage.create(name, SPEC, "abc")
-    number, _ = study.ask()
+    number, _ = asked(study)
     study.record_epoch(number, epoch(1, 9.0))
     study.record_epoch(number, epoch(2, 7.0))
     study.finish(number, reason, "because")
@@ -87,26 +98,26 @@ def test_every_exit_reason_has_its_one_fate(
 
 def test_a_nan_is_kept_and_is_no_value(storage: Storage, name: str) -> None:
     study = storage.create(name, SPEC, "abc")
-    number, _ = study.ask()
+    number, _ = asked(study)
     study.record_epoch(number, epoch(1, math.nan))
     study.finish(number, ExitReason.DIVERGED)
     trial = storage.open(name).record().trials[number]
     assert math.isnan(trial.curve[1])
     assert trial.value is None
-    assert storage.open(name).ask()[0] == number + 1
+    assert asked(storage.open(name))[0] == number + 1
 
 
 def test_an_epoch_counts_as_it_was_first_reported(storage: Storage, name: str) -> None:
     study = storage.create(name, SPEC, "abc")
-    number, _ = study.ask()
+    number, _ = asked(study)
     assert study.record_epoch(number, epoch(1, 9.0))
     assert not study.record_epoch(number, epoch(1, 8.0))
-    assert study.trial(number).curve == {1: 9.0}
+    assert study.record().trials[number].curve == {1: 9.0}
 
 
 def test_a_new_driver_adopts_what_the_dead_one_left_running(storage: Storage, name: str) -> None:
     dead = storage.create(name, SPEC, "abc")
-    number, parameters = dead.ask()
+    number, parameters = asked(dead)
     dead.record_epoch(number, epoch(1, 9.0))
     successor = storage.open(name)
     assert successor.adopt() == [(number, parameters)]
@@ -115,6 +126,56 @@ def test_a_new_driver_adopts_what_the_dead_one_left_running(storage: Storage, na
     successor.finish(number, ExitReason.COMPLETED)
     assert storage.open(name).adopt() == []
     assert [t.state for t in successor.record().trials] == ["COMPLETE"]
+
+
+def test_a_paused_trial_goes_on_under_its_number_and_exists_once(
+    storage: Storage, name: str
+) -> None:
+    study = storage.create(name, SPEC, "abc")
+    number, parameters = asked(study)
+    study.record_epoch(number, epoch(1, 9.0))
+    study.finish(number, ExitReason.PAUSED)
+    other, _ = asked(study)
+    assert study.take_up(number) == parameters
+    assert study.decided_until(number) == 1
+    assert not study.record_epoch(number, epoch(1, 9.0)), "what the checkpoint brings is known"
+    study.record_epoch(number, epoch(2, 8.0))
+    assert study.adopt() == storage.open(name).adopt()
+    study.finish(number, ExitReason.COMPLETED)
+    record = storage.open(name).record()
+    assert [t.number for t in record.trials] == [number, other]
+    trial = record.trials[0]
+    assert (trial.state, trial.curve, trial.value) == ("COMPLETE", {1: 9.0, 2: 8.0}, 8.0)
+
+
+def test_a_driver_that_dies_on_a_trial_taken_up_leaves_it_to_be_adopted(
+    storage: Storage, name: str
+) -> None:
+    dead = storage.create(name, SPEC, "abc")
+    number, parameters = asked(dead)
+    dead.record_epoch(number, epoch(1, 9.0))
+    dead.finish(number, ExitReason.PAUSED)
+    dead.take_up(number)
+    successor = storage.open(name)
+    assert successor.adopt() == [(number, parameters)]
+    assert successor.decided_until(number) == 1
+    assert successor.record().trials[0].state == "RUNNING"
+
+
+def test_a_configuration_is_not_proposed_twice(storage: Storage, name: str) -> None:
+    space = {"backbone": Choices(choices=("resnet18", "squeezenet1_1", "mobilenet_v2"))}
+    spec = SPEC.model_copy(update={"parameters": space, "try_first": ()})
+    study = storage.create(name, spec, "abc")
+    found = {str(asked(study)[1]["backbone"]) for _ in range(3)}
+    assert found == {"resnet18", "squeezenet1_1", "mobilenet_v2"}
+
+
+def test_what_does_not_fit_into_memory_is_infeasible(storage: Storage, name: str) -> None:
+    study = storage.create(name, SPEC, "abc")
+    number, _ = asked(study)
+    study.finish(number, ExitReason.OUT_OF_MEMORY, "needs 90 GiB")
+    entry = study._study.get_trials()[number]
+    assert entry.constraints == {"fits_into_memory": 1.0}
 
 
 def test_proposals_depend_on_the_study_alone(storage: Storage, name: str) -> None:
@@ -126,7 +187,7 @@ def test_proposals_depend_on_the_study_alone(storage: Storage, name: str) -> Non
         for index in range(5):
             if restarts:
                 study = storage.open(search)
-            number, parameters = study.ask()
+            number, parameters = asked(study)
             found.append(parameters)
             study.record_epoch(number, epoch(1, 5.0 + index % 3))
             study.finish(number, ExitReason.STOPPED_EARLY)
@@ -140,7 +201,7 @@ def test_the_wish_to_stop_reaches_the_driver(storage: Storage, name: str) -> Non
     assert not driver.stop_wanted()
     storage.open(name).want_stop()
     assert driver.stop_wanted()
-    number, _ = driver.ask()
+    number, _ = asked(driver)
     driver.finish_running(ExitReason.SEARCH_ENDED, "stopped by its user")
     driver.end("stopped by its user")
     record = storage.open(name).record()

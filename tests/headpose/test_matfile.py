@@ -46,7 +46,7 @@ def test_genuine_files_are_read_as_scipy_reads_them(realdata: Path) -> None:
 
 def test_damage_gives_an_error_and_never_a_crash(tmp_path: Path) -> None:
     # Byte patterns of this kind crash SciPy's own reader with a segmentation fault.
-    rng = random.Random(0)  # noqa: S311
+    rng = random.Random(0)
     path = tmp_path / "x.mat"
     refused = 0
     for turn in range(600):

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,10 @@ from cluster.settings import Settings
 from headpose.data.manifest import PrepareSettings
 from headpose.data.prepared import prepare
 from headpose.data.synthetic import synthesize
+from tuning.cli.main import main
 from tuning.datasets import publish
 from tuning.objects import Objects
+from tuning.study import Storage
 
 Hopetune = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -42,6 +44,34 @@ def published(
     publish(folder / "train", TRAIN_PLACE, objects)
     publish(folder / "test", TEST_PLACE, objects)
     return TRAIN_PLACE, TEST_PLACE
+
+
+@pytest.fixture(scope="session")
+def storage(servers: Settings) -> Iterator[Storage]:
+    """The studies of the real servers."""
+    opened = Storage(servers.require("study_url"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def hopetune_here(
+    servers: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Hopetune:
+    """As ``hopetune``, within this process: for what ends before a cluster is joined."""
+
+    def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["hopetune", *arguments])
+        monkeypatch.setenv("HOPETUNE_STATE_DIR", str(servers.state_dir))
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        printed = capsys.readouterr()
+        code = exit_.value.code if isinstance(exit_.value.code, int) else 0
+        return subprocess.CompletedProcess(arguments, code, printed.out, printed.err)
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -20,24 +20,24 @@ def told(done) -> str:  # type: ignore[no-untyped-def]
     return lines[0]
 
 
-def test_a_misspelt_field(hopetune: Callable, search_file: SearchFile) -> None:
-    line = told(hopetune("submit", str(search_file(budgett="{}"))))
+def test_a_misspelt_field(hopetune_here: Callable, search_file: SearchFile) -> None:
+    line = told(hopetune_here("submit", str(search_file(budgett="{}"))))
     assert "budgett: unknown field; did you mean 'budget'?" in line
 
 
-def test_an_impossible_range(hopetune: Callable, search_file: SearchFile) -> None:
+def test_an_impossible_range(hopetune_here: Callable, search_file: SearchFile) -> None:
     path = search_file(parameters="{alpha: {low: 2, high: 1}}")
-    assert "parameters.alpha: `low <= high` must hold" in told(hopetune("submit", str(path)))
+    assert "parameters.alpha: `low <= high` must hold" in told(hopetune_here("submit", str(path)))
 
 
-def test_an_unknown_backbone(hopetune: Callable, search_file: SearchFile) -> None:
-    line = told(hopetune("submit", str(search_file(fixed="{backbone: resnet19}"))))
+def test_an_unknown_backbone(hopetune_here: Callable, search_file: SearchFile) -> None:
+    line = told(hopetune_here("submit", str(search_file(fixed="{backbone: resnet19}"))))
     assert "fixed.backbone: unknown backbone; got 'resnet19'" in line
 
 
-def test_a_missing_data_set(hopetune: Callable, search_file: SearchFile) -> None:
+def test_a_missing_data_set(hopetune_here: Callable, search_file: SearchFile) -> None:
     path = search_file(data="{train: s3://hopetune/data/absent}")
-    line = told(hopetune("run", str(path)))
+    line = told(hopetune_here("run", str(path)))
     assert "s3://hopetune/data/absent: no prepared data set" in line
     assert "hopetune data prepare" in line
 
@@ -51,20 +51,20 @@ def test_a_missing_data_set_in_a_submitted_search(
     assert "s3://hopetune/data/absent: no prepared data set" in done.stdout
 
 
-def test_wrong_s3_keys(hopetune: Callable, search_file: SearchFile, tmp_path: Path) -> None:
+def test_wrong_s3_keys(hopetune_here: Callable, search_file: SearchFile, tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.write_text("[default]\naws_access_key_id = nobody\naws_secret_access_key = nothing\n")
-    done = hopetune("run", str(search_file()), HOPETUNE_S3_CREDENTIALS_FILE=str(keys))
+    done = hopetune_here("run", str(search_file()), HOPETUNE_S3_CREDENTIALS_FILE=str(keys))
     assert "the S3 server refuses these keys" in told(done)
 
 
-def test_an_s3_server_that_is_not_there(hopetune: Callable, search_file: SearchFile) -> None:
-    done = hopetune("run", str(search_file()), HOPETUNE_S3_ENDPOINT="http://127.0.0.1:1")
+def test_an_s3_server_that_is_not_there(hopetune_here: Callable, search_file: SearchFile) -> None:
+    done = hopetune_here("run", str(search_file()), HOPETUNE_S3_ENDPOINT="http://127.0.0.1:1")
     assert "the S3 server cannot be used" in told(done)
 
 
-def test_a_bucket_that_is_not_there(hopetune: Callable, search_file: SearchFile) -> None:
-    done = hopetune("run", str(search_file()), HOPETUNE_S3_BUCKET="absent")
+def test_a_bucket_that_is_not_there(hopetune_here: Callable, search_file: SearchFile) -> None:
+    done = hopetune_here("run", str(search_file()), HOPETUNE_S3_BUCKET="absent")
     assert "no such bucket; got 'absent'" in told(done)
 
 
@@ -73,35 +73,35 @@ def test_more_gpus_than_there_are(hopetune: Callable, search_file: SearchFile) -
     assert "resources.gpus_per_trial: more than there are; got 64.0" in told(done)
 
 
-def test_no_cluster_at_the_address(hopetune: Callable, search_file: SearchFile) -> None:
-    done = hopetune("submit", str(search_file()), "--address", "http://127.0.0.1:1")
+def test_no_cluster_at_the_address(hopetune_here: Callable, search_file: SearchFile) -> None:
+    done = hopetune_here("submit", str(search_file()), "--address", "http://127.0.0.1:1")
     assert "http://127.0.0.1:1" in told(done)
 
 
-def test_an_unknown_search(hopetune: Callable) -> None:
-    assert "absent: no such search" in told(hopetune("show", "absent"))
+def test_an_unknown_search(hopetune_here: Callable) -> None:
+    assert "absent: no such search" in told(hopetune_here("show", "absent"))
 
 
-def test_nothing_set_up(hopetune: Callable, tmp_path: Path) -> None:
-    line = told(hopetune("ls", HOPETUNE_STATE_DIR=str(tmp_path / "empty")))
+def test_nothing_set_up(hopetune_here: Callable, tmp_path: Path) -> None:
+    line = told(hopetune_here("ls", HOPETUNE_STATE_DIR=str(tmp_path / "empty")))
     assert "settings.study_url: not set" in line
     assert "hopetune up" in line
 
 
 def test_pictures_that_are_none(
-    hopetune: Callable, servers: Settings, faces: Path, tmp_path: Path
+    hopetune_here: Callable, servers: Settings, faces: Path, tmp_path: Path
 ) -> None:
     text = tmp_path / "text.jpg"
     text.write_text("no picture")
-    assert "not a picture that can be read" in told(hopetune("predict", str(text)))
+    assert "not a picture that can be read" in told(hopetune_here("predict", str(text)))
     whole = next((faces / "AFLW2000").glob("*.jpg")).read_bytes()
     cut = tmp_path / "cut.jpg"
     cut.write_bytes(whole[: len(whole) // 2])
-    assert "not a picture that can be read" in told(hopetune("predict", str(cut)))
-    assert "no such picture" in told(hopetune("predict", str(tmp_path / "absent.jpg")))
+    assert "not a picture that can be read" in told(hopetune_here("predict", str(cut)))
+    assert "no such picture" in told(hopetune_here("predict", str(tmp_path / "absent.jpg")))
 
 
-def test_an_empty_source(hopetune: Callable, tmp_path: Path) -> None:
+def test_an_empty_source(hopetune_here: Callable, tmp_path: Path) -> None:
     absent = tmp_path / "not there"
-    done = hopetune("data", "prepare", "300w-lp", str(absent), "--to", str(tmp_path / "to"))
+    done = hopetune_here("data", "prepare", "300w-lp", str(absent), "--to", str(tmp_path / "to"))
     assert str(absent) in told(done)

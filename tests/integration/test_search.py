@@ -24,10 +24,6 @@ pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 SearchFile = Callable[..., Path]
 
 
-def record_of(settings: Settings, name: str) -> SearchRecord:
-    return Storage(settings.require("study_url")).open(name).record()
-
-
 def wait_for(condition: Callable[[], bool], seconds: float) -> None:
     until = time.monotonic() + seconds
     while not condition():
@@ -46,7 +42,9 @@ def runs_of(settings: Settings, search: str) -> dict[int | None, Run]:
 
 
 @pytest.fixture(scope="module")
-def finished(servers: Settings, published: tuple[str, str], tmp_path_factory) -> SearchRecord:  # type: ignore[no-untyped-def]
+def finished(
+    servers: Settings, storage: Storage, published: tuple[str, str], tmp_path_factory
+) -> SearchRecord:  # type: ignore[no-untyped-def]
     """A search that was submitted from a terminal which was closed at once."""
     name = "small-closed-terminal"
     path = tmp_path_factory.mktemp("search") / "small.yaml"
@@ -80,10 +78,9 @@ resources: {{parallel_trials: 2}}
     os.killpg(terminal.pid, signal.SIGHUP)
     assert terminal.wait(timeout=30) == -signal.SIGHUP
     terminal.stdout.close()
-    storage = Storage(servers.require("study_url"))
     wait_for(lambda: name in storage.names(), 60)
-    wait_for(lambda: record_of(servers, name).ended is not None, 200)
-    return record_of(servers, name)
+    wait_for(lambda: storage.open(name).record().ended is not None, 200)
+    return storage.open(name).record()
 
 
 def test_the_search_goes_on_without_its_terminal(finished: SearchRecord) -> None:
@@ -143,53 +140,45 @@ def test_every_completed_trial_has_its_best_checkpoint_in_s3(
         assert copied == objects.get(place / "weights.safetensors")
 
 
-def test_the_same_search_again_trains_nothing(
-    servers: Settings, hopetune: Callable, finished: SearchRecord, search_file: SearchFile
+def test_what_was_trained_before_is_not_trained_again(
+    storage: Storage, hopetune: Callable, search_file: SearchFile
 ) -> None:
-    path = search_file(stopping="{rule: none}", budget="{trials: 2, epochs: 2}")
-    first = hopetune("run", str(path), "--name", "small-first")
-    assert first.returncode == 0, first.stderr
-    again = hopetune("run", str(path), "--name", "small-again")
-    assert again.returncode == 0, again.stderr
-    assert "0 epochs trained, 4 taken from the store" in again.stdout
-    one, two = record_of(servers, "small-first"), record_of(servers, "small-again")
-    assert [t.parameters for t in one.trials] == [t.parameters for t in two.trials]
-    assert [t.curve for t in one.trials] == [t.curve for t in two.trials]
+    def run(epochs: int, name: str) -> str:
+        path = search_file(stopping="{rule: none}", budget=f"{{trials: 2, epochs: {epochs}}}")
+        done = hopetune("run", str(path), "--name", name)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
-
-def test_a_longer_search_pays_for_the_new_epochs_only(
-    hopetune: Callable, search_file: SearchFile
-) -> None:
-    fixed = "{backbone: squeezenet1_1, image_px: 32, batch_size: 16, seed: 9}"
-    short = search_file(fixed=fixed, stopping="{rule: none}", budget="{trials: 1, epochs: 2}")
-    assert hopetune("run", str(short)).returncode == 0
-    longer = search_file(fixed=fixed, stopping="{rule: none}", budget="{trials: 1, epochs: 3}")
-    assert "1 epochs trained, 2 taken from the store" in hopetune("run", str(longer)).stdout
+    run(1, "small-short")
+    assert "2 epochs trained, 2 taken from the store" in run(2, "small-longer")
+    assert "0 epochs trained, 4 taken from the store" in run(2, "small-again")
+    longer, again = (storage.open(f"small-{name}").record().trials for name in ("longer", "again"))
+    assert [t.parameters for t in longer] == [t.parameters for t in again]
+    assert [t.curve for t in longer] == [t.curve for t in again]
 
 
 def test_a_diverging_trial_ends_at_once(
-    servers: Settings, hopetune: Callable, search_file: SearchFile
+    servers: Settings, storage: Storage, hopetune: Callable, search_file: SearchFile
 ) -> None:
     path = search_file(parameters="{alpha: {choices: [1e38]}}", budget="{trials: 1, epochs: 3}")
     done = hopetune("run", str(path), "--name", "small-diverged")
     assert done.returncode == 0, done.stderr
-    trial = record_of(servers, "small-diverged").trials[0]
+    trial = storage.open("small-diverged").record().trials[0]
     assert (trial.exit_reason, trial.state, len(trial.epochs)) == ("diverged", "PRUNED", 1)
     assert runs_of(servers, "small-diverged")[0].info.status == "FAILED"
 
 
 def test_stop_ends_a_search_and_its_runs(
-    servers: Settings, hopetune: Callable, search_file: SearchFile
+    servers: Settings, storage: Storage, hopetune: Callable, search_file: SearchFile
 ) -> None:
     path = search_file(stopping="{rule: none}", budget="{trials: 50, epochs: 50}")
     name = "small-stopped"
     assert hopetune("submit", str(path), "--name", name).returncode == 0
-    storage = Storage(servers.require("study_url"))
     wait_for(lambda: name in storage.names(), 60)
-    wait_for(lambda: any(t.epochs for t in record_of(servers, name).trials), 90)
+    wait_for(lambda: any(t.epochs for t in storage.open(name).record().trials), 90)
     stopped = hopetune("stop", name)
     assert f"search {name} is stopped" in stopped.stdout, stopped.stderr
-    record = record_of(servers, name)
+    record = storage.open(name).record()
     assert record.ended == "stopped by its user"
     assert record.count("RUNNING") == 0
     wait_for(lambda: runs_of(servers, name)[None].info.status == "FINISHED", 30)
@@ -205,3 +194,28 @@ def test_show_and_ls_tell_people_and_programs(hopetune: Callable, finished: Sear
     assert shown["best_trial"] == best.number
     assert len(shown["trials"]) == 6
     assert "stopped_early" in hopetune("show", finished.name).stdout
+
+
+def test_paused_trials_go_on_from_their_checkpoints_and_exist_once(
+    servers: Settings, storage: Storage, hopetune: Callable, search_file: SearchFile
+) -> None:
+    path = search_file(
+        stopping="{rule: promotion, rungs: [1, 2], factor: 2}", budget="{trials: 5, epochs: 3}"
+    )
+    done = hopetune("run", str(path), "--name", "small-paused")
+    assert done.returncode == 0, done.stderr
+    assert "goes on" in done.stdout
+    study = storage.open("small-paused")
+    record = study.record()
+    assert len(record.trials) == 5
+    assert len(study._trials()) > 5, "a trial that was taken up has several entries"
+    assert record.count("COMPLETE") >= 1
+    assert {t.exit_reason for t in record.trials} == {"completed", "paused"}
+    runs = runs_of(servers, "small-paused")
+    assert sorted(key for key in runs if key is not None) == [t.number for t in record.trials]
+    for trial in record.trials:
+        expected = {"completed": "FINISHED", "paused": "KILLED"}[str(trial.exit_reason)]
+        assert runs[trial.number].info.status == expected
+        history = connect(servers).get_metric_history(runs[trial.number].info.run_id, "val_mae")
+        assert {point.step: point.value for point in history} == pytest.approx(trial.curve)
+        assert not any(epoch.restored for epoch in trial.epochs), "each was trained once, in here"

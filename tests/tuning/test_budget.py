@@ -1,9 +1,16 @@
 """Budgets: whichever end is reached first is said."""
 
-from tuning.budget import Usage, ended_by
+from tuning.budget import Usage, ended_by, proposals_ended_by
 from tuning.spec import Budget
 
-USED = Usage(trials_started=5, gpu_hours=2.0, wall_clock_minutes=30.0, best_mae_deg=5.0)
+USED = Usage(
+    trials_started=5,
+    total_epochs=40,
+    gpu_hours=2.0,
+    wall_clock_minutes=30.0,
+    best_mae_deg=5.0,
+    trials_since_best=3,
+)
 
 
 def test_no_limits_no_end() -> None:
@@ -14,6 +21,7 @@ def test_each_limit_ends_and_says_so() -> None:
     ends = {
         "wall-clock minutes": Budget(trials=9, epochs=5, wall_clock_minutes=30),
         "GPU-hours": Budget(trials=9, epochs=5, gpu_hours=2),
+        "epochs used": Budget(trials=9, epochs=5, total_epochs=40),
         "target reached": Budget(trials=9, epochs=5, target_mae_deg=5),
     }
     for words, budget in ends.items():
@@ -23,3 +31,11 @@ def test_each_limit_ends_and_says_so() -> None:
 def test_limits_not_reached_do_not_end() -> None:
     budget = Budget(trials=9, epochs=5, wall_clock_minutes=31, gpu_hours=3, target_mae_deg=4.9)
     assert ended_by(budget, USED) is None
+
+
+def test_trials_and_patience_end_the_proposals_only() -> None:
+    assert proposals_ended_by(Budget(trials=6, epochs=5, patience=4), USED) is None
+    assert proposals_ended_by(Budget(trials=5, epochs=5), USED) == "all trials done"
+    ended = proposals_ended_by(Budget(trials=6, epochs=5, patience=3), USED)
+    assert ended == "no better error in 3 trials"
+    assert ended_by(Budget(trials=5, epochs=5, patience=1), USED) is None

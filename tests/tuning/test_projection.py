@@ -1,9 +1,14 @@
 """What MLflow must show is a pure function of the study."""
 
+import dataclasses
+
+import pytest
+
 from tuning.exits import ExitReason
 from tuning.projection import run_states
 from tuning.records import EpochRecord, SearchRecord, TrialRecord
-from tuning.spec import Budget, Choices, Data, SearchSpec
+from tuning.space import Choices
+from tuning.spec import Budget, Data, SearchSpec
 
 SPEC = SearchSpec(
     name="small",
@@ -68,3 +73,28 @@ def test_the_parent_ends_with_the_search_and_names_the_best_trial() -> None:
     assert parent.status == "FINISHED"
     assert parent.tags["hopetune.best_trial"] == "1"
     assert parent.points[0].value == 5.0
+
+
+def test_a_paused_trial_is_scheduled_until_the_search_ends() -> None:
+    paused = dataclasses.replace(
+        trial(0, ExitReason.STOPPED_EARLY, 9.0), exit_reason=ExitReason.PAUSED
+    )
+    child = run_states(search(paused))[1]
+    assert (child.status, child.ended_ms) == ("SCHEDULED", None)
+    child = run_states(search(paused, ended="all trials done"))[1]
+    assert (child.status, child.ended_ms) == ("KILLED", 2000)
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [
+        (ExitReason.DIVERGED, "FAILED"),
+        (ExitReason.CRASHED, "FAILED"),
+        (ExitReason.OUT_OF_MEMORY, "FAILED"),
+        (ExitReason.SEARCH_ENDED, "KILLED"),
+    ],
+)
+def test_every_end_has_its_run_status(reason: ExitReason, status: str) -> None:
+    ended = dataclasses.replace(trial(0, ExitReason.STOPPED_EARLY, 9.0), exit_reason=reason)
+    child = run_states(search(ended))[1]
+    assert (child.status, child.tags["hopetune.exit_reason"]) == (status, reason.value)

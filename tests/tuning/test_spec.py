@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tuning.spec import Choices, Range, SearchSpec, load_spec
+from tuning.space import Choices, Range
+from tuning.spec import SearchSpec, load_spec
 from usererror import UserError
 
 GOOD = """\
@@ -104,3 +105,27 @@ def test_an_absent_file_is_a_clear_error(tmp_path: Path) -> None:
 def test_yaml_cannot_name_classes(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not YAML"):
         spec_of(tmp_path, "name: !!python/object/apply:os.getcwd []\n")
+
+
+def test_a_condition_names_a_parameter_above(tmp_path: Path) -> None:
+    good = GOOD.replace(
+        "fixed:",
+        "  second_learning_rate: {low: 1e-6, high: 1e-5, when: {unfreeze_epoch: [1, 2]}}\nfixed:",
+    )
+    parameter = spec_of(tmp_path, good).parameters["second_learning_rate"]
+    assert parameter.is_active({"unfreeze_epoch": 1})
+    assert not parameter.is_active({"unfreeze_epoch": 0})
+    bad = good.replace("when: {unfreeze_epoch: [1, 2]}", "when: {alpha: [1]}")
+    with pytest.raises(UserError, match=r"second_learning_rate\.when\.alpha"):
+        spec_of(tmp_path, bad)
+
+
+def test_a_grid_needs_steps(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"small.yaml:4: parameters.learning_rate: has no grid"):
+        spec_of(tmp_path, GOOD + "sampler: {name: grid}\n")
+
+
+@pytest.mark.parametrize("rungs", ["[3, 1]", "[0, 3]", "[1, 1]"])
+def test_rungs_rise(tmp_path: Path, rungs: str) -> None:
+    with pytest.raises(UserError, match="rungs are epochs from 1 in rising order"):
+        spec_of(tmp_path, GOOD + f"stopping: {{rungs: {rungs}}}\n")

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tuning.driver import Driver
+from tuning.conductor import Conductor
+from tuning.events import Work
 from tuning.exits import ExitReason
 from tuning.progress import ProgressLines
 from tuning.records import EpochRecord
-from tuning.spec import Budget, Data, Range, Resources, Sampler, SearchSpec
+from tuning.space import Range
+from tuning.spec import Budget, Data, Resources, Sampler, SearchSpec, Stopping
 from tuning.storing import Storing
 from tuning.study import Storage, Study
 from usererror import UserError
@@ -87,6 +89,7 @@ def study(tmp_path: Path) -> Study:
         data=Data(train="/data/train"),
         parameters={"alpha": Range(low=0.1, high=2.0)},
         sampler=Sampler(name="tpe", startup_trials=1),
+        stopping=Stopping(rule="none"),
         budget=Budget(trials=3, epochs=2),
         resources=Resources(gpus_per_trial=0.0),
     )
@@ -94,27 +97,27 @@ def study(tmp_path: Path) -> Study:
 
 
 @pytest.fixture
-def driver(study: Study, store: Store) -> Driver:
-    return Driver(study, ProgressLines(io.StringIO()), Storing(store))
+def driver(study: Study, store: Store) -> Conductor:
+    return Conductor(study, ProgressLines(io.StringIO()), Storing(store))
 
 
-def report(driver: Driver, number: int, epoch: int, mae: float = 5.0) -> bool:
+def report(driver: Conductor, number: int, epoch: int, mae: float = 5.0) -> bool:
     key = f"trial{number}-epoch{epoch}"
     metrics = {"val_mae": mae, "epoch_seconds": 1.0}
     return driver.on_epoch(number, EpochRecord(epoch, 1000, metrics, key, False), "node")
 
 
-def trained(driver: Driver) -> int:
-    proposal = driver.next_trial()
-    assert proposal is not None
-    number = proposal[0]
+def trained(driver: Conductor) -> int:
+    work = driver.next_trial()
+    assert isinstance(work, Work)
+    number = work.number
     assert report(driver, number, 1, mae=4.0)
     assert not report(driver, number, 2)
     return number
 
 
 def test_a_trained_trial_is_complete_once_best_and_last_checkpoint_are_stored(
-    driver: Driver, study: Study, store: Store
+    driver: Conductor, study: Study, store: Store
 ) -> None:
     number = trained(driver)
     assert not driver.must_end()
@@ -126,24 +129,24 @@ def test_a_trained_trial_is_complete_once_best_and_last_checkpoint_are_stored(
 
 
 def test_a_lost_checkpoint_runs_its_trial_again_and_no_third_time(
-    driver: Driver, study: Study, monkeypatch: pytest.MonkeyPatch
+    driver: Conductor, study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tuning.driver.SETTLE_S", 0.1)
+    monkeypatch.setattr("tuning.conductor.SETTLE_S", 0.1)
     number = trained(driver)
     parameters = study.trial(number).parameters
     assert driver.has_lost_checkpoints()
-    assert driver.next_trial() == (number, parameters)
+    assert driver.next_trial() == Work(number, parameters)
     assert not report(driver, number, 2)
     assert not driver.has_lost_checkpoints()
     assert study.trial(number).exit_reason == ExitReason.CRASHED
 
 
 def test_a_driver_that_died_meanwhile_leaves_the_trial_to_the_next_one(
-    driver: Driver, study: Study, store: Store
+    driver: Conductor, study: Study, store: Store
 ) -> None:
     number = trained(driver)
-    successor = Driver(study, ProgressLines(io.StringIO()), Storing(store))
-    assert successor.next_trial() == (number, study.trial(number).parameters)
+    successor = Conductor(study, ProgressLines(io.StringIO()), Storing(store))
+    assert successor.next_trial() == Work(number, study.trial(number).parameters)
     store.keys |= {"trial0-epoch1", "trial0-epoch2"}
     assert not report(successor, number, 2)
     assert not successor.has_lost_checkpoints()
@@ -151,19 +154,19 @@ def test_a_driver_that_died_meanwhile_leaves_the_trial_to_the_next_one(
 
 
 def test_a_lone_trial_is_seen_by_the_proposal_after_it(
-    driver: Driver, study: Study, store: Store
+    driver: Conductor, study: Study, store: Store
 ) -> None:
     number = trained(driver)
     threading.Timer(0.3, lambda: store.keys.update({"trial0-epoch1", "trial0-epoch2"})).start()
-    assert driver.next_trial() is not None
+    assert isinstance(driver.next_trial(), Work)
     assert study.trial(number).state == "COMPLETE"
 
 
-def test_with_others_running_no_proposal_waits(driver: Driver, study: Study) -> None:
+def test_with_others_running_no_proposal_waits(driver: Conductor, study: Study) -> None:
     first = driver.next_trial()
-    assert first is not None
+    assert isinstance(first, Work)
     trained(driver)
     began = time.monotonic()
-    assert driver.next_trial() is not None
+    assert isinstance(driver.next_trial(), Work)
     assert time.monotonic() - began < 2
     assert [t.state for t in study.record().trials] == ["RUNNING"] * 3

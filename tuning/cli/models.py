@@ -8,7 +8,7 @@ import typer
 
 from cluster.settings import load_settings
 from tuning.cli.output import say, say_json, say_table
-from tuning.cli.searches import resolve
+from tuning.cli.searches import record_of
 from usererror import UserError
 
 REFUSED = 3
@@ -28,16 +28,13 @@ def promote(
     Exits with 3 where the champion stays. Example: `hopetune promote latest`
     """
     from tuning.promotion import promote as decide
-    from tuning.study import Storage
 
     if force != (why is not None):
         rule = "--force and --why go together: a forced promotion is recorded with its reason"
         raise UserError("hopetune promote", "half of a forced promotion", rule=rule)
     settings = load_settings()
-    storage = Storage(settings.require("study_url"))
-    record = storage.open(resolve(storage, search)).record()
     quiet = (lambda _text: None) if json else say
-    verdict = decide(record, settings, trial_number=trial, force_why=why, tell=quiet)
+    verdict = decide(record_of(search), settings, trial_number=trial, force_why=why, tell=quiet)
     if json:
         say_json(dataclasses.asdict(verdict))
     else:

@@ -79,8 +79,8 @@ def ls(json: Json = False) -> None:
 
     Example: `hopetune ls`
     """
-    storage = _storage()
-    searches = [storage.open(name).record() for name in storage.names()]
+    with _storage() as storage:
+        searches = [storage.open(name).record() for name in storage.names()]
     if json:
         say_json([_search_summary(search) for search in searches])
         return
@@ -107,8 +107,7 @@ def show(search: SearchName = "latest", json: Json = False) -> None:
     from tuning.progress import describe, overview
     from tuning.study import now_ms
 
-    storage = _storage()
-    record = storage.open(resolve(storage, search)).record()
+    record = record_of(search)
     if json:
         trials = [_trial_summary(trial) for trial in record.trials]
         say_json({**_search_summary(record), "trials": trials})
@@ -138,7 +137,7 @@ def logs(
 
     Example: `hopetune logs latest --follow`
     """
-    name = resolve(_storage(), search) if search == "latest" else search
+    name = record_of(search).name if search == "latest" else search
     for text in jobs.logs(_at(load_settings(), address), name, follow=follow):
         typer.echo(text, nl=False)
 
@@ -151,19 +150,18 @@ def stop(
 
     Example: `hopetune stop quickstart-20261122-064100`
     """
-    storage = _storage()
-    name = resolve(storage, search)
-    study = storage.open(name)
-    if study.record().ended:
-        say(f"search {name} has ended already")
-        return
-    study.want_stop()
-    until = time.monotonic() + STOP_GRACE_S
-    while time.monotonic() < until:
+    with _storage() as storage:
+        name = _resolve(storage, search)
         if storage.open(name).record().ended:
-            say(f"search {name} is stopped")
+            say(f"search {name} has ended already")
             return
-        time.sleep(0.5)
+        storage.open(name).want_stop()
+        until = time.monotonic() + STOP_GRACE_S
+        while time.monotonic() < until:
+            if storage.open(name).record().ended:
+                say(f"search {name} is stopped")
+                return
+            time.sleep(0.5)
     # No driver listened: it is dead or hangs, so its job is ended from outside.
     jobs.stop(_at(load_settings(), address), name)
     say(f"search {name}: its driver did not answer in {STOP_GRACE_S:.0f} s; its job is ended")
@@ -179,19 +177,23 @@ def sync(search: SearchName) -> None:
     from tuning.projection import run_states
 
     settings = load_settings()
-    storage = _storage()
-    record = storage.open(resolve(storage, search)).record()
+    record = record_of(search)
     states = run_states(record)
     MlflowRuns(settings, Objects(settings)).bring(record.name, states)
     say(f"{len(states)} runs of {record.name} are up to date")
 
 
-def resolve(storage: "Storage", search: str) -> str:
-    """``latest`` to the name of the search that was started last.
+def record_of(search: str) -> "SearchRecord":
+    """What is known of a search, by its name or ``latest``.
 
     Raises:
-        UserError: there are no searches yet.
+        UserError: there is no such search.
     """
+    with _storage() as storage:
+        return storage.open(_resolve(storage, search)).record()
+
+
+def _resolve(storage: "Storage", search: str) -> str:
     if search != "latest":
         return search
     names = storage.names()

@@ -1,0 +1,130 @@
+"""``promotion``: successive halving that pauses and takes up again."""
+
+import random
+
+import pytest
+
+from tuning.exits import ExitReason
+from tuning.records import EpochRecord, TrialRecord
+from tuning.rules import Rule, rebuilt, rule_of
+from tuning.rules.base import Verdict
+from tuning.spec import Stopping
+
+LAST = 27
+
+
+def promotion() -> Rule:
+    return rule_of(Stopping(), LAST)
+
+
+def arrives(rule: Rule, trial: int, epoch: int, value: float) -> Verdict:
+    rule.enter(trial, epoch, value)
+    verdict = rule.verdict(trial, epoch)
+    if verdict == Verdict.PAUSE:
+        rule.pause(trial, epoch)
+    return verdict
+
+
+def test_the_first_two_wait_and_the_third_shows_who_goes_on() -> None:
+    rule = promotion()
+    assert arrives(rule, 0, 1, 9.0) == Verdict.PAUSE
+    assert arrives(rule, 1, 1, 8.0) == Verdict.PAUSE
+    assert rule.take_up(closing=False) is None
+    assert arrives(rule, 2, 1, 10.0) == Verdict.PAUSE
+    assert rule.take_up(closing=False) == 1
+    assert rule.take_up(closing=False) is None
+
+
+def test_who_leads_on_arrival_goes_on_at_once() -> None:
+    rule = promotion()
+    arrives(rule, 0, 1, 9.0)
+    arrives(rule, 1, 1, 8.0)
+    assert arrives(rule, 2, 1, 7.0) == Verdict.GO_ON
+    assert rule.take_up(closing=False) is None
+
+
+def test_a_paused_trial_is_taken_up_when_worse_ones_have_come() -> None:
+    rule = promotion()
+    for trial, value in enumerate([7.0, 8.0, 9.0]):
+        arrives(rule, trial, 1, value)
+    assert rule.take_up(closing=False) == 0
+    for trial in (3, 4, 5):
+        assert rule.take_up(closing=False) is None
+        arrives(rule, trial, 1, 20.0)
+    assert rule.take_up(closing=False) == 1
+
+
+def test_the_highest_rung_comes_first() -> None:
+    rule = promotion()
+    for trial, value in enumerate([7.0, 8.0, 9.0, 9.1, 9.2, 9.3, 9.4, 9.5, 9.6]):
+        arrives(rule, trial, 1, value)
+    taken = [rule.take_up(closing=False) for _ in range(3)]
+    assert taken == [0, 1, 2]
+    for trial, value in zip((2, 1, 0), (6.0, 6.1, 6.2), strict=True):
+        arrives(rule, trial, 3, value)
+    arrives(rule, 9, 1, 1.0)
+    arrives(rule, 10, 1, 1.0)
+    arrives(rule, 11, 1, 1.0)
+    assert rule.take_up(closing=False) == 2
+
+
+def test_at_the_close_the_leader_finishes_even_without_company() -> None:
+    rule = promotion()
+    arrives(rule, 0, 1, 9.0)
+    arrives(rule, 1, 1, 8.0)
+    assert rule.take_up(closing=False) is None
+    assert rule.take_up(closing=True) == 1
+    assert rule.take_up(closing=True) is None
+
+
+def test_a_trial_that_diverged_counts_as_come_and_never_goes_on() -> None:
+    rule = promotion()
+    rule.enter(0, 1, float("nan"))
+    rule.enter(1, 1, float("nan"))
+    assert arrives(rule, 2, 1, 50.0) == Verdict.GO_ON
+
+
+def record_of(trial: int, curve: dict[int, float], paused: bool) -> TrialRecord:
+    epochs = tuple(EpochRecord(e, 0, {"val_mae": v}, "", False) for e, v in curve.items())
+    reason = ExitReason.PAUSED if paused else None
+    state = "PRUNED" if paused else "RUNNING"
+    return TrialRecord(trial, state, {}, epochs, 0, None, reason, None, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_rebuilt_rule_decides_like_the_one_that_ran_through(seed: int) -> None:
+    """The last 50 of hundreds of decisions, by a rule that saw the first only in the records."""
+    draw = random.Random(seed)
+    curves: dict[int, dict[int, float]] = {}
+    resting: set[int] = set()
+
+    def decisions(rule: Rule, count: int) -> list[object]:
+        made: list[object] = []
+        while len(made) < count:
+            trial = rule.take_up(closing=False)
+            if trial is None:
+                trial = len(curves)
+                curves[trial] = {}
+            resting.discard(trial)
+            made.append(trial)
+            for epoch in range(len(curves[trial]) + 1, LAST):
+                curves[trial][epoch] = draw.gauss(10, 2)
+                verdict = arrives(rule, trial, epoch, curves[trial][epoch])
+                if verdict == Verdict.PAUSE:
+                    resting.add(trial)
+                    made.append((trial, epoch))
+                    break
+        return made
+
+    ran_through = promotion()
+    decisions(ran_through, 400)
+    in_any_order = list(curves.items())
+    draw.shuffle(in_any_order)
+    again = rebuilt(
+        Stopping(), LAST, [record_of(t, curve, t in resting) for t, curve in in_any_order]
+    )
+    state, kept = draw.getstate(), ({t: dict(c) for t, c in curves.items()}, set(resting))
+    expected = decisions(ran_through, 50)
+    draw.setstate(state)
+    curves, resting = kept
+    assert decisions(again, 50) == expected

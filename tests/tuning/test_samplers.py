@@ -1,0 +1,111 @@
+"""Samplers by name: legal, repeatable, free of repetitions, and what comes before them."""
+
+import math
+from typing import Any
+
+import pytest
+
+from tuning.exits import ExitReason
+from tuning.records import EpochRecord
+from tuning.samplers import configuration, grid
+from tuning.space import Choices, Parameter, Range, Settings
+from tuning.spec import Budget, Data, Sampler, SearchSpec
+from tuning.study import Storage, Study
+
+SPACE: dict[str, Parameter] = {
+    "learning_rate": Range(low=1e-5, high=1e-3, log=True),
+    "decay_rate": Range(low=0.8, high=1.0, step=0.05),
+    "unfreeze_epoch": Range(low=0, high=3),
+    "backbone": Choices(choices=("resnet18", "squeezenet1_1")),
+    "second_learning_rate": Range(
+        low=1e-6, high=1e-4, log=True, when={"unfreeze_epoch": (1, 2, 3)}
+    ),
+}
+
+
+def search(space: dict[str, Parameter] = SPACE, **changes: Any) -> SearchSpec:
+    changes.setdefault("sampler", Sampler(startup_trials=4, seed=3))
+    return SearchSpec(
+        name="s",
+        data=Data(train="x"),
+        parameters=space,
+        budget=Budget(trials=50, epochs=2),
+        **changes,
+    )
+
+
+def proposals(study: Study, count: int) -> list[Settings]:
+    """Asks, and tells that low learning rates are best."""
+    found = []
+    for _ in range(count):
+        asked = study.ask()
+        if asked is None:
+            return found
+        number, settings = asked
+        found.append(settings)
+        value = 10 + math.log10(float(settings.get("learning_rate") or 1e-4))
+        study.record_epoch(number, EpochRecord(1, 0, {"val_mae": value}, "", restored=False))
+        study.record_epoch(number, EpochRecord(2, 0, {"val_mae": value}, "", restored=False))
+        study.finish(number, ExitReason.COMPLETED)
+    return found
+
+
+def study_of(spec: SearchSpec) -> Study:
+    return Storage.in_memory().create("s", spec, "")
+
+
+@pytest.mark.parametrize("name", ["tpe", "tpe-multivariate", "gp", "qmc", "random"])
+def test_proposals_are_legal_repeatable_and_new(name: str) -> None:
+    spec = search(sampler=Sampler(name=name, startup_trials=4, seed=3))  # type: ignore[arg-type]
+    found = proposals(study_of(spec), 12)
+    assert found == proposals(study_of(spec), 12)
+    assert len({configuration(settings) for settings in found}) == 12
+    for settings in found:
+        assert 1e-5 <= float(settings["learning_rate"] or 0) <= 1e-3
+        steps = (float(settings["decay_rate"] or 0) - 0.8) / 0.05
+        assert steps == pytest.approx(round(steps))
+        assert isinstance(settings["unfreeze_epoch"], int)
+        assert ("second_learning_rate" in settings) is (settings["unfreeze_epoch"] != 0)
+        spec.train_config(settings)
+
+
+def test_tpe_learns_and_random_does_not() -> None:
+    def late_mean(sampler: Sampler) -> float:
+        found = proposals(study_of(search(sampler=sampler)), 40)[20:]
+        return sum(math.log10(float(s["learning_rate"] or 0)) for s in found) / len(found)
+
+    learnt = late_mean(Sampler(startup_trials=10, random_share=0.0, seed=1))
+    assert learnt < late_mean(Sampler(name="random", seed=1)) - 0.3
+    assert learnt < late_mean(Sampler(startup_trials=10, random_share=1.0, seed=1)) - 0.3
+
+
+def test_known_good_settings_come_first_and_variations_stay_near() -> None:
+    first = {"learning_rate": 1e-4, "decay_rate": 0.9, "unfreeze_epoch": 2, "backbone": "resnet18"}
+    sampler = Sampler(variations=20, seed=2)
+    found = proposals(study_of(search(sampler=sampler, try_first=(first,))), 21)
+    assert first.items() <= found[0].items()
+    varied = [math.log10(float(s["learning_rate"] or 0)) for s in found[1:]]
+    # A tenth of two decades: 0.2 of standard deviation.
+    assert 0 < max(abs(rate + 4) for rate in varied) < 0.8
+    assert sum(s["backbone"] == "resnet18" for s in found[1:]) >= 12
+
+
+def test_a_grid_is_walked_once_and_then_over() -> None:
+    space: dict[str, Parameter] = {
+        "backbone": Choices(choices=("resnet18", "resnet50")),
+        "unfreeze_epoch": Range(low=0, high=1),
+        "second_learning_rate": Choices(choices=(1e-5, 1e-6), when={"unfreeze_epoch": (1,)}),
+    }
+    spec = search(space, sampler=Sampler(name="grid"))
+    study = study_of(spec)
+    found = proposals(study, 50)
+    assert found == grid(spec)
+    assert len(found) == 2 * (1 + 2)
+    assert study.ask() is None
+
+
+def test_a_space_that_is_exhausted_repeats_itself() -> None:
+    space: dict[str, Parameter] = {"backbone": Choices(choices=("resnet18", "resnet50"))}
+    found = proposals(study_of(search(space, sampler=Sampler(name="random"))), 4)
+    assert {str(s["backbone"]) for s in found[:2]} == {"resnet18", "resnet50"}
+    assert len(found) == 4

@@ -1,0 +1,224 @@
+"""The decisions of a search: what is trained next, what goes on, what pauses, when it ends.
+
+Events come in, decisions go out, and the study is written; nobody else writes it. Whoever runs the
+trials is behind ``tuning.events``: Ray Tune, or the simulator with its virtual clock. All that is
+kept here for speed (rule, ledger) is rebuilt from the study at the start.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from tuning.budget import ended_by, proposals_ended_by
+from tuning.events import Idle, Work
+from tuning.exits import ExitReason
+from tuning.ledger import Ledger
+from tuning.records import EpochRecord, SearchRecord
+from tuning.rules import is_diverged, rebuilt
+from tuning.rules.base import Verdict
+from tuning.space import Settings
+from tuning.storing import PATIENCE_S, AtOnce, Storing
+from tuning.study import Study, now_ms
+
+SETTLE_S = 5.0
+"""How long the last checkpoints are looked for after the workers have ended; untuned."""
+
+POLL_MS = 1000
+"""How often the wish to stop and the budget are looked at; untuned."""
+
+
+class Progress(Protocol):
+    """Who is told what happens."""
+
+    def line(self, text: str) -> None: ...
+    def started(self, number: int, parameters: Settings) -> None: ...
+    def goes_on(self, number: int) -> None: ...
+    def epoch(self, number: int, total: int, record: EpochRecord) -> None: ...
+    def ended(
+        self,
+        search: Callable[[], SearchRecord],
+        number: int,
+        reason: ExitReason,
+        detail: str | None,
+    ) -> None: ...
+
+
+class Conductor:
+    """Decides from the study, and is its only writer; implements ``SearchEvents``."""
+
+    def __init__(
+        self,
+        study: Study,
+        progress: Progress,
+        storing: Storing | AtOnce,
+        clock: Callable[[], int] = now_ms,
+    ) -> None:
+        self._storing = storing
+        self._study = study
+        self._spec = study.spec
+        self._progress = progress
+        self._clock = clock
+        self._adopted = study.adopt()
+        record = study.record()
+        self._rule = rebuilt(self._spec.stopping, self._spec.budget.epochs, record.trials)
+        self._ledger = Ledger.of(record)
+        self._protected = {t.number for t in record.trials if t.tried_first}
+        self._no_more: str | None = None
+        """Why nothing new is proposed any more."""
+        self._end: str | None = None
+        self._polled_ms: int | None = None
+
+    @property
+    def ended_by(self) -> str:
+        """Why no trial runs any more, in words."""
+        if self._end:
+            return self._end
+        left = self._ledger.running
+        if left:
+            return f"interrupted with {left} trials running"
+        return self._no_more or "all trials done"
+
+    def next_trial(self) -> Work | Idle:
+        """First what a dead driver left running, then paused trials that came to lead their rung,
+        then new proposals while the budget lasts."""
+        self._settle()
+        if self._adopted:
+            work = Work(*self._adopted.pop(0))
+            self._progress.goes_on(work.number)
+            return work
+        if self._end:
+            return Idle.DONE
+        return self._taken_up(closing=False) or self._proposed() or self._last()
+
+    def on_epoch(self, number: int, record: EpochRecord, node: str) -> bool:
+        """Keeps the epoch, then lets divergence, the plan and the early-stopping rule speak."""
+        if not self._study.is_open(number):
+            return False  # a worker that died just after its trial's end made Ray Tune retry it
+        if record.epoch == 1:
+            self._study.record_node(number, node)
+        value = record.metrics["val_mae"]
+        if self._study.record_epoch(number, record):
+            self._ledger.epoch(number, value, restored=record.restored)
+            self._rule.enter(number, record.epoch, value)
+        self._progress.epoch(number, self._spec.budget.epochs, record)
+        fate = self._fate(number, record.epoch, value)
+        if fate is None:
+            return True
+        reason, detail = fate
+        if reason == ExitReason.COMPLETED:
+            best = self._study.trial(number).best_epoch or record
+            self._storing.add(number, {record.checkpoint_key, best.checkpoint_key})
+            self._settle()  # complete as soon as these are stored; its worker is free already
+        else:
+            self.on_end(number, reason, detail)
+        return False
+
+    def on_note(self, number: int, text: str) -> None:
+        self._progress.line(f"trial {number:>3} {text}")
+
+    def on_end(self, number: int, reason: ExitReason, detail: str | None) -> None:
+        if not self._study.is_open(number):
+            return
+        last_epoch = self._study.last_epoch(number)
+        self._study.finish(number, reason, detail)
+        self._ledger.ends(number, self._clock())
+        if reason == ExitReason.PAUSED:
+            self._rule.pause(number, last_epoch)
+        self._progress.ended(self._study.record, number, reason, detail)
+
+    def ask_to_end(self, why: str) -> None:
+        self._end = self._end or why
+
+    def must_end(self) -> bool:
+        """Whether running trials must stop now: asked to, or a budget used up."""
+        self._settle()
+        now = self._clock()
+        if self._end is None and (self._polled_ms is None or now - self._polled_ms >= POLL_MS):
+            self._polled_ms = now
+            if self._study.stop_wanted():
+                self.ask_to_end("stopped by its user")
+            elif why := ended_by(self._spec.budget, self._ledger.usage(now)):
+                self.ask_to_end(why)
+        return self._end is not None
+
+    def has_lost_checkpoints(self) -> bool:
+        """To be asked when no worker is left: whether trials must run again for a checkpoint that
+        did not arrive. They are next."""
+        self._storing.wait(SETTLE_S)
+        self._settle(patience_s=0.0)
+        return bool(self._adopted) and self._end is None
+
+    def _settle(self, patience_s: float = PATIENCE_S) -> None:
+        """Completes trials whose checkpoints have arrived; runs again those whose never will."""
+        for number in self._storing.arrived():
+            self.on_end(number, ExitReason.COMPLETED, None)
+        for number, is_worth_it in self._storing.overdue(patience_s):
+            if is_worth_it:
+                self._progress.line(f"trial {number:>3} runs again: its last checkpoint is lost")
+                self._adopted.append((number, self._study.trial(number).parameters))
+            else:
+                self.on_end(number, ExitReason.CRASHED, "its last checkpoint cannot be stored")
+
+    def _wait_for_what_was_learnt(self) -> None:
+        """Keeps a search repeatable that trains one trial at a time: its next proposal sees the
+        trial before it. With several at a time the clock decides anyway, and nothing waits."""
+        sampler = self._spec.sampler
+        learns = sampler.name not in ("random", "grid", "qmc")
+        if learns and self._ledger.trials_begun >= sampler.startup_trials and not self._training:
+            self._storing.wait(PATIENCE_S)
+            self._settle()
+
+    @property
+    def _training(self) -> int:
+        """How many trials hold a worker: those that run, but for those that only wait to be
+        stored."""
+        return self._ledger.running - self._storing.waiting()
+
+    def _fate(self, number: int, epoch: int, value: float) -> tuple[ExitReason, str | None] | None:
+        """How a trial ends or pauses after an epoch; none where it goes on."""
+        if is_diverged(value):
+            return ExitReason.DIVERGED, f"in epoch {epoch}"
+        last = self._spec.budget.epochs
+        if epoch >= last:
+            return ExitReason.COMPLETED, None
+        # A resumed worker reports once more what was judged when it happened.
+        judged = epoch <= self._study.decided_until(number)
+        if judged or epoch < self._study.last_epoch(number):
+            return None
+        if number in self._protected and epoch < self._spec.stopping.protect_until:
+            return None
+        verdict = self._rule.verdict(number, epoch)
+        detail = f"after epoch {epoch} of {last} by rule {self._spec.stopping.rule!r}"
+        if verdict == Verdict.PAUSE:
+            return ExitReason.PAUSED, detail
+        return (ExitReason.STOPPED_EARLY, detail) if verdict == Verdict.STOP else None
+
+    def _taken_up(self, closing: bool) -> Work | None:
+        number = self._rule.take_up(closing)
+        if number is None:
+            return None
+        settings = self._study.take_up(number)
+        self._ledger.begins(number, self._clock())
+        self._progress.goes_on(number)
+        return Work(number, settings)
+
+    def _proposed(self) -> Work | None:
+        self._no_more = proposals_ended_by(self._spec.budget, self._ledger.usage(self._clock()))
+        if self._no_more:
+            return None
+        self._wait_for_what_was_learnt()
+        found = self._study.ask()
+        if found is None:
+            self._no_more = "every configuration of the space was tried"
+            return None
+        number, settings = found
+        if self._ledger.trials_begun < len(self._spec.try_first):
+            self._protected.add(number)
+        self._ledger.begins(number, self._clock())
+        self._progress.started(number, settings)
+        return Work(number, settings)
+
+    def _last(self) -> Work | Idle:
+        """When nothing new is proposed: waits for what runs, then lets the leaders finish."""
+        if self._training:
+            return Idle.WAIT
+        return self._taken_up(closing=True) or Idle.DONE

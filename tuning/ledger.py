@@ -1,0 +1,79 @@
+"""What a search has used and found so far: kept event by event, and the same when it is rebuilt."""
+
+import math
+from bisect import bisect_right
+
+from tuning.budget import Usage
+from tuning.records import SearchRecord
+
+
+class Ledger:
+    """Trials, epochs, seconds and the best error of a search. Times are those of its driver."""
+
+    def __init__(self, share: float, created_ms: int) -> None:
+        self._share = share
+        """GPUs (or CPUs, where it has none) that a trial holds."""
+        self._created_ms = created_ms
+        self._running: dict[int, int] = {}
+        self._held_s = 0.0
+        self._epochs = 0
+        self._best_of: tuple[float, int] = (math.inf, -1)
+        self._begun: list[int] = []
+
+    @classmethod
+    def of(cls, search: SearchRecord) -> "Ledger":
+        resources = search.spec.resources
+        ledger = cls(resources.gpus_per_trial or resources.cpus_per_trial, search.created_ms)
+        for trial in search.trials:
+            if trial.started_ms is None:
+                continue
+            ledger.begins(trial.number, trial.resumed_ms or trial.started_ms)
+            ledger._held_s += trial.earlier_s
+            for epoch in trial.epochs:
+                ledger.epoch(trial.number, epoch.metrics["val_mae"], restored=epoch.restored)
+            if trial.ended_ms is not None:
+                ledger.ends(trial.number, trial.ended_ms)
+        return ledger
+
+    @property
+    def trials_begun(self) -> int:
+        return len(self._begun)
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    @property
+    def best_mae_deg(self) -> float | None:
+        best, _ = self._best_of
+        return best if math.isfinite(best) else None
+
+    def begins(self, trial: int, at_ms: int) -> None:
+        """A trial starts, or a paused one goes on."""
+        if trial not in self._running and (not self._begun or trial > self._begun[-1]):
+            self._begun.append(trial)
+        self._running[trial] = at_ms
+
+    def epoch(self, trial: int, mae_deg: float, *, restored: bool) -> None:
+        self._epochs += not restored
+        if math.isfinite(mae_deg) and (mae_deg, trial) < self._best_of:
+            self._best_of = (mae_deg, trial)  # of equal ones the older: no matter which came first
+
+    def ends(self, trial: int, at_ms: int) -> None:
+        """A trial is over, or paused."""
+        started_ms = self._running.pop(trial, at_ms)
+        self._held_s += max(0, at_ms - started_ms) / 1000
+
+    def usage(self, now_ms: int) -> Usage:
+        running_s = sum(max(0, now_ms - started) for started in self._running.values()) / 1000
+        return Usage(
+            trials_started=self.trials_begun,
+            total_epochs=self._epochs,
+            gpu_hours=self._share * (self._held_s + running_s) / 3600,
+            wall_clock_minutes=(now_ms - self._created_ms) / 60_000,
+            best_mae_deg=self.best_mae_deg,
+            trials_since_best=self._since_best(),
+        )
+
+    def _since_best(self) -> int:
+        return len(self._begun) - bisect_right(self._begun, self._best_of[1])

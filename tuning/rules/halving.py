@@ -1,0 +1,26 @@
+"""``stopping``: asynchronous successive halving that kills, as Ray Tune's ASHA does.
+
+Li et al., arXiv:1810.05934, in the stopping form: at a rung only the best ``1/factor`` of those
+that reached it go on, and the first to arrive always does.
+"""
+
+from tuning.rules.base import Best, NeverPausing, Rung, Verdict, rungs
+from tuning.spec import Stopping
+
+
+class Halving(NeverPausing):
+    def __init__(self, settings: Stopping, last_epoch: int) -> None:
+        self._factor = settings.factor
+        self._best = Best()
+        self._rungs = {epoch: Rung() for epoch in rungs(settings, last_epoch)}
+
+    def enter(self, trial: int, epoch: int, value: float) -> None:
+        best = self._best.update(trial, value)
+        if epoch in self._rungs:
+            self._rungs[epoch].enter(trial, best)
+
+    def verdict(self, trial: int, epoch: int) -> Verdict:
+        rung = self._rungs.get(epoch)
+        if rung is None or rung.rank(trial) < max(1, len(rung) // self._factor):
+            return Verdict.GO_ON
+        return Verdict.STOP

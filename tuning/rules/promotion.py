@@ -1,0 +1,60 @@
+"""``promotion``: asynchronous successive halving that pauses and takes up again.
+
+Li et al., arXiv:1810.05934, algorithm 2: of all trials that came to a rung, the best ``1/factor``
+go on to the next. A trial that is not among them when it arrives is paused, not killed: as others
+arrive and prove worse, its turn may come, and it goes on from its checkpoint. Unlike in the paper,
+a trial that is among them when it arrives goes on at once: its worker is warm.
+"""
+
+from bisect import insort
+
+from tuning.rules.base import Best, Rung, Verdict, rungs
+from tuning.spec import Stopping
+
+
+class Promotion:
+    def __init__(self, settings: Stopping, last_epoch: int) -> None:
+        self._factor = settings.factor
+        self._quota = settings.quota
+        self._best = Best()
+        self._rungs = {epoch: Rung() for epoch in rungs(settings, last_epoch)}
+        self._waiting: dict[int, list[tuple[float, int]]] = {epoch: [] for epoch in self._rungs}
+
+    def enter(self, trial: int, epoch: int, value: float) -> None:
+        best = self._best.update(trial, value)
+        if epoch in self._rungs:
+            self._rungs[epoch].enter(trial, best)
+
+    def verdict(self, trial: int, epoch: int) -> Verdict:
+        rung = self._rungs.get(epoch)
+        if rung is None or self._leads(epoch, trial):
+            return Verdict.GO_ON
+        return Verdict.PAUSE
+
+    def pause(self, trial: int, epoch: int) -> None:
+        insort(self._waiting[epoch], self._rungs[epoch].entry(trial))
+
+    def take_up(self, closing: bool) -> int | None:
+        for epoch in sorted(self._rungs, reverse=True):  # what is nearest to its end comes first
+            rung, waiting = self._rungs[epoch], self._waiting[epoch]
+            if not waiting:
+                continue
+            trial = waiting[0][1]
+            if self._leads(epoch, trial) or (closing and rung.rank(trial) == 0):
+                waiting.pop(0)
+                return trial
+        return None
+
+    def _leads(self, epoch: int, trial: int) -> bool:
+        """Whether it is among the best ``1/factor`` that came to the rung, and no more than
+        ``1/factor`` of them have gone on. The latter makes a difference where proposals get better:
+        each is among the best when it comes, so without it nearly all of them would go on."""
+        rung = self._rungs[epoch]
+        allowed = len(rung) // self._factor
+        if rung.rank(trial) >= allowed:
+            return False
+        if not self._quota:
+            return True
+        waiting = self._waiting[epoch]
+        itself = rung.entry(trial) not in waiting
+        return rung.finite - len(waiting) - itself < allowed

@@ -1,0 +1,82 @@
+"""Optuna's trials as the project's records; the stretches of one trial become one again."""
+
+from datetime import datetime
+
+from optuna.trial import FrozenTrial
+
+from tuning.exits import ExitReason
+from tuning.records import EpochRecord, TrialRecord
+
+EPOCH = "epoch:"
+CONTINUES = "continues"
+"""Attribute of a later stretch: the number of the trial's first one."""
+BEGUN_AFTER = "begun_after"
+"""Attribute of a later stretch: the epoch after which the trial had been paused."""
+
+
+def number_of(trial: FrozenTrial) -> int:
+    """The number under which people know the trial to which an entry belongs."""
+    return int(trial.user_attrs.get(CONTINUES, trial.number))
+
+
+def trial_records(entries: list[FrozenTrial]) -> tuple[TrialRecord, ...]:
+    """Every trial once, in the order of their first numbers."""
+    stretches: dict[int, list[FrozenTrial]] = {}
+    for entry in entries:
+        stretches.setdefault(number_of(entry), []).append(entry)
+    return tuple(_record(number, found) for number, found in stretches.items())
+
+
+def _record(number: int, stretches: list[FrozenTrial]) -> TrialRecord:
+    latest = stretches[-1]
+    attributes = latest.user_attrs
+    reason = attributes.get("exit_reason")
+    return TrialRecord(
+        number=number,
+        state=latest.state.name,  # type: ignore[arg-type]
+        parameters=dict(latest.params),
+        epochs=_epochs(latest),
+        started_ms=_started_ms(stretches[0]),
+        ended_ms=_ended_ms(latest),
+        exit_reason=ExitReason(reason) if reason else None,
+        detail=attributes.get("detail"),
+        node=attributes.get("node"),
+        resumed_ms=_started_ms(latest),
+        entry=latest.number,
+        earlier_s=sum(_seconds(entry) for entry in stretches[:-1]),
+        tried_first=bool(attributes.get("tried_first", False)),
+    )
+
+
+def _epochs(trial: FrozenTrial) -> tuple[EpochRecord, ...]:
+    return tuple(
+        EpochRecord(
+            epoch=int(name.removeprefix(EPOCH)),
+            at_ms=value["at_ms"],
+            metrics=value["metrics"],
+            checkpoint_key=value["checkpoint"],
+            restored=value["restored"],
+        )
+        for name, value in sorted(trial.user_attrs.items())
+        if name.startswith(EPOCH)
+    )
+
+
+def _seconds(trial: FrozenTrial) -> float:
+    started_ms, ended_ms = _started_ms(trial), _ended_ms(trial)
+    return 0.0 if started_ms is None or ended_ms is None else (ended_ms - started_ms) / 1000
+
+
+def _started_ms(trial: FrozenTrial) -> int | None:
+    return trial.user_attrs.get("started_ms", _ms(trial.datetime_start))
+
+
+def _ended_ms(trial: FrozenTrial) -> int | None:
+    # The end of a stretch is noted just before Optuna is told; until then the trial runs.
+    if not trial.state.is_finished():
+        return None
+    return trial.user_attrs.get("ended_ms", _ms(trial.datetime_complete))
+
+
+def _ms(moment: datetime | None) -> int | None:
+    return None if moment is None else int(moment.timestamp() * 1000)
