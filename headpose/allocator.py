@@ -1,8 +1,8 @@
 """Freed memory that the process keeps for its next step.
 
 A training step on a CPU allocates and frees the same large blocks again and again. The C library
-maps each of them anew and gives it back, and the kernel clears every page on the way: a sixth of a
-step of MobileNetV2 at 64 px (benchmarks/results).
+maps each of them anew and gives it back, and the kernel clears every page on the way: a fifth of a
+step of MobileNetV2 at 64 px (benchmarks/allocator.py).
 """
 
 import ctypes
