@@ -18,7 +18,9 @@ def describe(parameters: Mapping[str, Value]) -> str:
 def overview(search: SearchRecord, at_ms: int) -> str:
     """Trials by state, the best so far, hours used and an estimate of the time left."""
     wanted = search.spec.budget.trials
-    paused = sum(t.exit_reason == ExitReason.PAUSED for t in search.trials)
+    # Once the search has ended nobody takes them up any more.
+    waiting = () if search.ended else search.trials
+    paused = sum(t.exit_reason == ExitReason.PAUSED for t in waiting)
     parts = [
         f"{search.count('COMPLETE')} done",
         f"{search.count('PRUNED') - paused} stopped early",

@@ -106,14 +106,15 @@ def _child(search: SearchRecord, trial: TrialRecord) -> RunState:
     if trial.node:
         tags["hopetune.node"] = trial.node
     reason = trial.exit_reason
+    if reason == ExitReason.PAUSED and search.ended:
+        reason = ExitReason.STOPPED_EARLY  # nobody will take it up any more
     if reason:
         tags["hopetune.exit_reason"] = reason.value
         tags["hopetune.exit_meaning"] = FATES[reason].meaning
-    if trial.detail:
-        tags["hopetune.exit_detail"] = trial.detail
+        # Always written: it takes the place of what was said when the trial was paused before.
+        is_complete = reason == ExitReason.COMPLETED
+        tags["hopetune.exit_detail"] = "-" if is_complete else trial.detail or "-"
     status = FATES[reason].run_status if reason else "RUNNING"
-    if status == "SCHEDULED" and search.ended:
-        status = "KILLED"  # nobody will take it up any more
     best = trial.best_epoch
     completed = reason == ExitReason.COMPLETED
     settings = {**search.spec.fixed, **trial.parameters}

@@ -83,6 +83,14 @@ def test_a_paused_trial_is_scheduled_until_the_search_ends() -> None:
     assert (child.status, child.ended_ms) == ("SCHEDULED", None)
     child = run_states(search(paused, ended="all trials done"))[1]
     assert (child.status, child.ended_ms) == ("KILLED", 2000)
+    assert child.tags["hopetune.exit_reason"] == "stopped_early"
+
+
+def test_what_was_said_of_a_pause_does_not_outlive_it() -> None:
+    completed = dataclasses.replace(
+        trial(0, ExitReason.COMPLETED, 9.0, 8.0), detail="after epoch 1"
+    )
+    assert run_states(search(completed))[1].tags["hopetune.exit_detail"] == "-"
 
 
 @pytest.mark.parametrize(
