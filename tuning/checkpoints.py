@@ -68,6 +68,7 @@ class CheckpointStore:
         self._objects = objects
         self._root = root
         self._waiting: queue.Queue[tuple[str, Callable[[], None]]] = queue.Queue(SPOOL)
+        self._on_their_way: set[str] = set()
         self._failed: dict[str, Exception] = {}
         threading.Thread(target=self._upload_for_ever, daemon=True, name="checkpoints").start()
 
@@ -77,8 +78,11 @@ class CheckpointStore:
     def longest(self, keys: Sequence[str]) -> tuple[Manifest, Snapshot] | None:
         """The longest trained beginning of a plan; ``keys`` are those of its epochs, in order.
 
-        A damaged checkpoint is passed over, loudly, for the next shorter one.
+        A damaged checkpoint is passed over, loudly, for the next shorter one. What this very worker
+        is still uploading is waited for: a trial may be taken up right after it was paused.
         """
+        if self._on_their_way.intersection(keys):
+            self.flush()
         for key in reversed(keys):
             manifest = self.manifest(key)
             if manifest is None:
@@ -103,6 +107,7 @@ class CheckpointStore:
 
     def save(self, key: str, history: Sequence[Metrics], snapshot: Snapshot) -> None:
         """Queues a checkpoint for upload; waits only where ``SPOOL`` others wait already."""
+        self._on_their_way.add(key)
         self._waiting.put((key, lambda: self._upload(key, list(history), snapshot)))
 
     def flush(self) -> None:
@@ -129,6 +134,7 @@ class CheckpointStore:
                 log.error("checkpoint %s is not stored: %s", key, failure)
                 self._failed[key] = failure
             finally:
+                self._on_their_way.discard(key)
                 del upload  # it holds a whole checkpoint, and the next one may be long in coming
                 self._waiting.task_done()
 

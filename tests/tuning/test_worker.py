@@ -171,6 +171,18 @@ def test_the_next_trial_begins_while_the_last_checkpoint_is_on_its_way(
         assert f"checkpoints/{report.checkpoint_key}/manifest.json" in objects.contents
 
 
+def test_a_trial_taken_up_at_once_finds_the_checkpoint_that_is_on_its_way(
+    worker: Worker, objects: MemoryObjects, prepared: Path
+) -> None:
+    spec = spec_of(prepared)
+    objects.gate.clear()
+    assert not next(worker.start(spec, SECOND)).restored
+    opener = threading.Timer(0.5, objects.gate.set)
+    opener.start()
+    assert next(worker.start(spec, SECOND)).restored
+    opener.join()
+
+
 def test_a_failed_upload_is_its_own_trials_matter(
     worker: Worker, objects: MemoryObjects, prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
