@@ -108,7 +108,10 @@ def _release(folder: Path) -> int:
 
 def _as_allowed_user() -> tuple[str, ...]:
     """PostgreSQL refuses to run as root. Root hands it to `nobody`, who may still reach the data
-    and the binaries wherever they lie: no folder's rights have to be opened for it."""
+    and the binaries wherever they lie: no folder's rights have to be opened for it.
+
+    Without `no_setuid_fixup`, access(2), by which PostgreSQL looks for its own programs, would
+    answer for a `nobody` without that right (a virtual environment below /root, for one)."""
     if os.geteuid() != 0:
         return ()
     if (setpriv := shutil.which("setpriv")) is None:
@@ -121,7 +124,7 @@ def _as_allowed_user() -> tuple[str, ...]:
     return (
         setpriv,
         *(f"--reuid={_UNPRIVILEGED}", f"--regid={_UNPRIVILEGED}", "--clear-groups"),
-        *(f"--inh-caps={reach}", f"--ambient-caps={reach}"),
+        *(f"--inh-caps={reach}", f"--ambient-caps={reach}", "--securebits=+no_setuid_fixup"),
     )
 
 
@@ -148,25 +151,32 @@ def _create_cluster(state: StateDir, data: Path) -> None:
         *(f"--pgdata={unfinished}", f"--username={ADMIN}", f"--pwfile={password_file}"),
         *("--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--no-instructions"),
     ]
+    try:
+        said = subprocess.run(
+            command,
+            check=False,
+            cwd=state.data(NAME),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=_INITDB_TIMEOUT_S,
+        )
+    except (subprocess.SubprocessError, OSError) as error:
+        raise _not_created(data, str(error)) from error
     with state.log(NAME).open("ab") as log:
-        try:
-            subprocess.run(
-                command,
-                check=True,
-                cwd=state.data(NAME),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                timeout=_INITDB_TIMEOUT_S,
-            )
-        except (subprocess.SubprocessError, OSError) as error:
-            raise UserError(
-                f"local server {NAME}",
-                f"its data cannot be created in {data}",
-                got=str(error),
-                remedy=f"see {state.log(NAME)}",
-            ) from error
+        log.write(said.stdout)
+    if said.returncode != 0:
+        raise _not_created(data, said.stdout.decode("utf-8", errors="replace").strip())
     unfinished.rename(data)  # a folder named `data` is whole
+
+
+def _not_created(data: Path, said: str) -> UserError:
+    return UserError(
+        f"local server {NAME}",
+        f"its data cannot be created in {data}",
+        got=said,
+        remedy="mend what initdb names and run `hopetune up` again",
+    )
 
 
 def _connect(port: int, user: str, password: str, database: str) -> psycopg.Connection:
