@@ -11,17 +11,17 @@ from optuna.trial import FrozenTrial, TrialState
 from tuning.study_records import number_of
 
 
-class _NoTrialNotes:
-    """A storage in which samplers cannot write notes on a trial that is not in the study yet."""
+class _NotesAside:
+    """A storage that puts aside what samplers note on a trial that is not in the study yet."""
 
-    def __init__(self, storage: BaseStorage) -> None:
-        self._inner = storage
+    def __init__(self, storage: BaseStorage, notes: dict[str, Any]) -> None:
+        self._inner, self._notes = storage, notes
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """A parallel proposal would read it, but all come from one driver, one after the other."""
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:  # noqa: ARG002
+        self._notes[key] = value
 
 
 _TOLD = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -31,14 +31,20 @@ class Finished(optuna.Study):
     """What samplers learn from: each trial once. Of a trial that was paused and taken up, the
     latest stretch that is over, which holds all that the earlier ones reported."""
 
+    notes: dict[str, Any]
+    """What the sampler noted on its latest proposal, such as its generation; to be written with
+    the trial, in the same step."""
+
     def __init__(self, study: optuna.Study) -> None:
         super().__init__(study.study_name, study._storage, RandomSampler())
-        self._storage = cast(BaseStorage, _NoTrialNotes(study._storage))
+        self.notes = {}
+        self._storage = cast(BaseStorage, _NotesAside(study._storage, self.notes))
         self._seen: list[FrozenTrial] | None = None
 
     def look(self) -> None:
         """Looks at the study anew; then all that one proposal asks for is of one moment."""
         self._seen = None
+        self.notes.clear()
 
     def _get_trials(
         self,
