@@ -23,7 +23,7 @@ from tuning.space import Range
 from tuning.spec import SearchSpec
 
 POPULATION = 20
-"""Individuals of a generation of `nsga2`; untuned. Optuna's 50 are most of a search of trainings."""
+"""Individuals of a generation of `nsga2`; untuned. Optuna's 50 are a whole search of trainings."""
 
 
 class RangesByCma(CmaEsSampler):

@@ -68,9 +68,7 @@ def grid(spec: SearchSpec) -> list[Settings]:
     return list(found.values())
 
 
-def _draw(
-    spec: SearchSpec, index: int, study: Finished, random: np.random.Generator
-) -> Settings:
+def _draw(spec: SearchSpec, index: int, study: Finished, random: np.random.Generator) -> Settings:
     study.notes.clear()
     seed = int(random.integers(2**32))
     named = len(spec.try_first)
@@ -88,9 +86,7 @@ def _draw(
     return _sampled(spec, given, study, sampler)
 
 
-def _sampled(
-    spec: SearchSpec, given: Settings, study: Finished, sampler: BaseSampler
-) -> Settings:
+def _sampled(spec: SearchSpec, given: Settings, study: Finished, sampler: BaseSampler) -> Settings:
     """Lets a sampler choose what is not given. Nothing is written: a trial enters the study whole,
     in one step, so that a driver killed in between leaves no half of one."""
     trial = create_trial(state=TrialState.RUNNING)

@@ -7,7 +7,7 @@ and can be rebuilt from this at any moment.
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -18,11 +18,12 @@ from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import OperationalError
 
+from tuning.distributions import distribution
 from tuning.exits import FATES, ExitReason
 from tuning.records import EpochRecord, SearchRecord, TrialRecord
-from tuning.samplers import configuration, distribution, propose
+from tuning.samplers import configuration, propose
 from tuning.space import Settings
-from tuning.spec import SearchSpec
+from tuning.spec import Objective, SearchSpec
 from tuning.study_records import BEGUN_AFTER, CONTINUES, EPOCH, number_of, trial_records
 from tuning.study_view import Finished
 from usererror import UserError
@@ -86,7 +87,7 @@ class Storage:
                     storage=self._storage,
                     sampler=RandomSampler(),
                     study_name=name,
-                    direction="minimize",
+                    directions=["minimize"] * len(spec.objectives),
                 )
         except DuplicatedStudyError:
             known = self.open(name)
@@ -147,7 +148,7 @@ class Study:
         if settings is None:
             return None
         attributes = {"started_ms": self._clock(), "tried_first": index < len(self.spec.try_first)}
-        number = self._begin(settings, attributes, {})
+        number = self._begin(settings, attributes, {}, self._sampled_from.notes)
         self._entry_of[number] = number
         self._known.add(configuration(settings))
         return number, settings
@@ -166,7 +167,8 @@ class Study:
             "started_ms": self._clock(),
         }
         settings = dict(paused.params)
-        entry = self._begin(settings, attributes, paused.intermediate_values)
+        values, notes = paused.intermediate_values, paused.system_attrs
+        entry = self._begin(settings, attributes, values, notes)
         self._open[number] = self._open.pop(entry)
         self._entry_of[number] = entry
         return settings
@@ -198,7 +200,7 @@ class Study:
             "restored": record.restored,
         }
         storage.set_trial_user_attr(entry.id, f"{EPOCH}{record.epoch:04d}", kept)
-        entry.add(record.epoch, value)
+        entry.add(record.epoch, record.metrics)
         return True
 
     def record_node(self, number: int, node: str) -> None:
@@ -214,7 +216,8 @@ class Study:
         return max(self._open[number].epochs, default=0)
 
     def finish(self, number: int, reason: ExitReason, detail: str | None = None) -> None:
-        """Ends a stretch of a trial; a completed one's value is its best validation MAE."""
+        """Ends a stretch of a trial; a completed one's value is its best validation MAE, with the
+        other objectives as its last epoch reported them."""
         entry = self._open.pop(number)
         storage = self._study._storage
         storage.set_trial_user_attr(entry.id, "exit_reason", reason.value)
@@ -225,8 +228,8 @@ class Study:
             # As Optuna has it: above zero is infeasible, and samplers keep away from it.
             optuna.trial.Trial(self._study, entry.id).set_constraint("fits_into_memory", 1.0)
         state = TrialState[FATES[reason].study_state]
-        value = entry.best if state == TrialState.COMPLETE else None
-        self._study.tell(entry.number, value, state=state)
+        values = entry.values(self.spec.objectives) if state == TrialState.COMPLETE else None
+        self._study.tell(entry.number, values, state=state)
 
     def finish_running(self, reason: ExitReason, detail: str) -> None:
         """Ends every trial that is still running."""
@@ -269,15 +272,21 @@ class Study:
         )
 
     def _begin(
-        self, settings: Settings, attributes: dict[str, Any], values: dict[int, float]
+        self,
+        settings: Settings,
+        attributes: dict[str, Any],
+        values: dict[int, float],
+        notes: dict[str, Any],
     ) -> int:
-        """A new running entry, written in one step; returns its number."""
+        """A new running entry, written in one step; returns its number. ``notes`` are those of the
+        sampler that proposed it."""
         parameters = self.spec.parameters
         template = create_trial(
             state=TrialState.RUNNING,
             params=settings,
             distributions={name: distribution(name, parameters[name]) for name in settings},
             user_attrs=attributes,
+            system_attrs=dict(notes),
             intermediate_values=values,
         )
         storage = self._study._storage
@@ -300,12 +309,22 @@ class _Entry:
         self.begun_after: int = attributes.get(BEGUN_AFTER, 0)
         self.epochs: set[int] = set()
         self.best: float | None = None
-        for epoch, value in values.items():
-            if f"{EPOCH}{epoch:04d}" in attributes:  # else a driver died between the two writes
-                self.add(epoch, value)
+        self._metrics: dict[str, float] = {}
+        """As reported last."""
+        for epoch in sorted(values):
+            kept = attributes.get(f"{EPOCH}{epoch:04d}")
+            if kept is not None:  # else a driver died between the two writes
+                self.add(epoch, kept["metrics"])
 
-    def add(self, epoch: int, value: float) -> None:
+    def values(self, objectives: Sequence[Objective]) -> list[float]:
+        """Of a trial that is complete."""
+        best = {} if self.best is None else {"val_mae": self.best}
+        return [(self._metrics | best)[name] for name in objectives]
+
+    def add(self, epoch: int, metrics: dict[str, float]) -> None:
+        value = metrics["val_mae"]
         self.epochs.add(epoch)
+        self._metrics = metrics
         if math.isfinite(value) and (self.best is None or value < self.best):
             self.best = value
 
