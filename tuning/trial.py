@@ -57,8 +57,8 @@ def train_trial(
     """Trains a configuration, going on from the longest beginning of its plan that is stored.
 
     A report says that an epoch is trained; its checkpoint may still be on its way, that of the last
-    one too. ``images`` are those of ``data`` where they are already at hand; ``trained_epochs`` says
-    up to which epoch the trial is known to be trained, by whichever worker.
+    one too. ``images`` are those of ``data`` where they are already at hand; ``trained_epochs``
+    says up to which epoch the trial is known to be trained, by whichever worker.
 
     Yields:
         One report for each epoch from 1, those that need no training any more included. A report
