@@ -16,7 +16,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Column, Engine, Float, Integer, MetaData, Table, Text, text
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Engine,
+    Float,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    literal_column,
+    select,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -27,7 +39,8 @@ log = logging.getLogger(__name__)
 
 BEAT_S = 5.0  # untuned
 TTL_S = 30.0
-"""A driver that did not beat for so long is given up: six beats, for machines under load. Untuned."""
+"""A driver that did not beat for so long is given up: six beats, as machines may be under load;
+untuned."""
 
 _TABLE = Table(
     "hopetune_leases",
@@ -41,15 +54,22 @@ _TABLE = Table(
     Column("since_s", Float, nullable=False),
     Column("beat_s", Float, nullable=False),
 )
+_ROW = _TABLE.columns
 _NOW = {
-    "postgresql": "extract(epoch from clock_timestamp())",
+    "postgresql": "CAST(extract(epoch from clock_timestamp()) AS double precision)",
     "sqlite": "((julianday('now') - 2440587.5) * 86400.0)",
 }
 """Seconds since 1970 by the database's clock."""
 
 
-class LeaseLostError(RuntimeError):
+class LeaseLostError(UserError):
     """Another driver has taken the search over; nothing more may be written."""
+
+
+def lost(search: str) -> LeaseLostError:
+    rule = "one driver at a time writes a search"
+    remedy = f"this one ends; see `hopetune logs {search}` for the other"
+    return LeaseLostError(search, "another driver has taken it over", rule=rule, remedy=remedy)
 
 
 @dataclass(frozen=True)
@@ -97,10 +117,14 @@ class Lease:
         self._lost = threading.Event()
         self._thread: threading.Thread | None = None
 
-    @property
-    def is_lost(self) -> bool:
-        """Another driver has taken the search over."""
-        return self._lost.is_set()
+    def still(self) -> None:
+        """Costs nothing; says what the last beat or write found.
+
+        Raises:
+            LeaseLostError: another driver has taken the search over.
+        """
+        if self._lost.is_set():
+            raise lost(self._search)
 
     def take(self, say: Callable[[str], None]) -> None:
         """Becomes the driver; waits for the end of one that may be dead on another machine.
@@ -134,11 +158,10 @@ class Lease:
         """Gives the right back; a database that is away keeps it until its time is over."""
         self._closing.set()
         if self._thread is not None:
-            self._thread.join()
-        statement = text("DELETE FROM hopetune_leases WHERE search = :search AND token = :token")
+            self._thread.join(BEAT_S)
         try:
             with self._engine.begin() as connection:
-                connection.execute(statement, {"search": self._search, "token": self._token})
+                connection.execute(_TABLE.delete().where(*self._own))
         except DBAPIError as error:
             log.warning("the lease of %s ends by itself: %s", self._search, error.orig)
 
@@ -148,54 +171,46 @@ class Lease:
         Raises:
             LeaseLostError: it is not this driver's any more.
         """
-        lock = " FOR SHARE" if self._engine.dialect.name == "postgresql" else ""
-        query = "SELECT 1 FROM hopetune_leases WHERE search = :search AND token = :token" + lock
-        found = session.execute(text(query), {"search": self._search, "token": self._token})
+        query = select(_ROW.pid).where(*self._own).with_for_update(read=True)  # not in SQLite
+        found = session.execute(query)
         if found.first() is None:
             self._lost.set()
-            raise LeaseLostError(self._search)
+            raise lost(self._search)
 
     def _try(self, holder: Holder | None) -> bool:
         """One atomic statement: takes the row where there is none, or its holder is over."""
-        now = _NOW[self._engine.dialect.name]
-        statement = text(
-            "INSERT INTO hopetune_leases"
-            " (search, token, host, machine, pid, mark, since_s, beat_s)"
-            f" VALUES (:search, :token, :host, :machine, :pid, :mark, {now}, {now})"
-            " ON CONFLICT (search) DO UPDATE SET token = excluded.token, host = excluded.host,"
-            " machine = excluded.machine, pid = excluded.pid, mark = excluded.mark,"
-            " since_s = excluded.since_s, beat_s = excluded.beat_s"
-            " WHERE hopetune_leases.token IN (:token, :dead)"
-            f" OR hopetune_leases.beat_s < {now} - :ttl"
-        )
         values = {
-            "search": self._search,
             "token": self._token,
             "host": socket.gethostname(),
             "machine": machine_mark(),
             "pid": os.getpid(),
             "mark": start_mark(os.getpid()),
-            "dead": holder.token if holder and holder.is_known_dead else self._token,
-            "ttl": TTL_S,
+            "since_s": now(self._engine),
+            "beat_s": now(self._engine),
         }
+        dead = [holder.token] if holder and holder.is_known_dead else []
+        is_free = _ROW.token.in_([self._token, *dead]) | (_ROW.beat_s < now(self._engine) - TTL_S)
+        kind = postgresql if self._engine.dialect.name == "postgresql" else sqlite
+        statement = kind.insert(_TABLE).values(search=self._search, **values)
+        statement = statement.on_conflict_do_update(
+            index_elements=[_ROW.search], set_=values, where=is_free
+        ).returning(_ROW.search)
         with self._engine.begin() as connection:
-            return connection.execute(statement, values).rowcount == 1
+            return connection.execute(statement).first() is not None
+
+    @property
+    def _own(self) -> tuple[ColumnElement[bool], ...]:
+        return _ROW.search == self._search, _ROW.token == self._token
 
     def _beat_on(self) -> None:
-        now = _NOW[self._engine.dialect.name]
-        statement = text(
-            f"UPDATE hopetune_leases SET beat_s = {now}"
-            " WHERE search = :search AND token = :token"
-        )
+        beat = _TABLE.update().where(*self._own).values(beat_s=now(self._engine))
         while not self._closing.wait(BEAT_S):
             try:
                 with self._engine.begin() as connection:
-                    found = connection.execute(
-                        statement, {"search": self._search, "token": self._token}
-                    )
+                    is_own = connection.execute(beat).rowcount == 1
             except DBAPIError:
                 continue  # the driver's own writes tell of it
-            if found.rowcount == 0:
+            if not is_own:
                 self._lost.set()
                 return
 
@@ -218,17 +233,12 @@ def holder_of(engine: Engine, search: str) -> Holder | None:
 
 def holders(engine: Engine) -> dict[str, Holder]:
     """The driver of each search that has one."""
-    query = text(
-        "SELECT search, token, host, machine, pid, mark, since_s, beat_s,"
-        f" {_NOW[engine.dialect.name]} - beat_s AS age_s FROM hopetune_leases"
-    )
+    wanted = [c for c in _ROW if c.name != "search"]
+    query = select(_ROW.search, *wanted, now(engine) - _ROW.beat_s)
     with engine.connect() as connection:
-        rows = connection.execute(query).mappings().all()
-    return {
-        row["search"]: Holder(**{k: _plain(v) for k, v in row.items() if k != "search"})
-        for row in rows
-    }
+        return {search: Holder(*row) for search, *row in connection.execute(query)}
 
 
-def _plain(value: object) -> object:
-    return value if isinstance(value, str | int) else float(str(value))  # PostgreSQL: Decimal
+def now(engine: Engine) -> ColumnElement[float]:
+    """The database's clock, as an expression."""
+    return literal_column(_NOW[engine.dialect.name], Float())

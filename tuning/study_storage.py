@@ -113,6 +113,8 @@ class Patient:
     def __init__(self, inner: Rdb, patience_s: float) -> None:
         self._inner = inner
         self.patience_s = patience_s
+        self.fault: UserError | None = None
+        """Why a call failed for good: Ray Tune hides it in an error of its own."""
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
@@ -120,9 +122,7 @@ class Patient:
             return found
         return lambda *args, **more: self._again(name, lambda: found(*args, **more))
 
-    def set_trial_state_values(
-        self, trial_id: int, state: TrialState, values: Any = None
-    ) -> bool:
+    def set_trial_state_values(self, trial_id: int, state: TrialState, values: Any = None) -> bool:
         """Ends a trial; that it has ended already is no fault where that was this very call."""
         tries = 0
 
@@ -145,7 +145,12 @@ class Patient:
         while True:
             writing.now = name.startswith(_WRITES)
             try:
+                if self._inner.lease is not None:
+                    self._inner.lease.still()
                 result = call()
+            except UserError as error:
+                self.fault = error
+                raise
             except Exception as error:
                 why = away(error)
                 if why is None:
@@ -155,7 +160,8 @@ class Patient:
                     if self.patience_s > pause_s:
                         log.warning("the study database is away (%s); waiting for it", why)
                 if time.monotonic() - since_s + pause_s > self.patience_s:
-                    raise unreachable(why) from None
+                    self.fault = unreachable(why)
+                    raise self.fault from None
             else:
                 if since_s is not None:
                     gone_s = time.monotonic() - since_s
