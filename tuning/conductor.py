@@ -179,15 +179,6 @@ class Conductor:
             else:
                 self._finish(number, ExitReason.CRASHED, "its last checkpoint cannot be stored")
 
-    def _wait_for_what_was_learnt(self) -> None:
-        """Keeps a search repeatable that trains one trial at a time: its next proposal sees the
-        trial before it. With several at a time the clock decides anyway, and nothing waits."""
-        sampler = self._spec.sampler
-        learns = sampler.name not in ("random", "grid", "qmc")
-        if learns and self._ledger.trials_begun >= sampler.startup_trials and not self._training:
-            self._storing.wait(PATIENCE_S)
-            self._settle()
-
     @property
     def _training(self) -> int:
         """How many trials hold a worker: those that run, but for those that only wait to be
@@ -226,7 +217,6 @@ class Conductor:
         self._no_more = proposals_ended_by(self._spec.budget, self._ledger.usage(self._clock()))
         if self._no_more:
             return None
-        self._wait_for_what_was_learnt()
         found = self._study.ask()
         if found is None:
             self._no_more = "every configuration of the space was tried"

@@ -137,9 +137,9 @@ class Study:
     def __init__(self, study: optuna.Study, clock: Callable[[], int] | None = None) -> None:
         self._study = study
         self._clock = clock or now_ms
-        self._sampled_from = Finished(study)
         self.name = study.study_name
         self.spec = SearchSpec.model_validate(_tuples(study.user_attrs["spec"]))
+        self._sampled_from = Finished(study, self.spec.budget.epochs)
         self._open: dict[int, _Entry] = {}
         trials = self._trials()
         self._entry_of = {number_of(t): t.number for t in trials}

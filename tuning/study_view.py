@@ -1,5 +1,7 @@
 """What samplers are shown of a study."""
 
+import copy
+import math
 from collections.abc import Container
 from typing import Any, cast
 
@@ -29,10 +31,19 @@ _TOLD = (TrialState.COMPLETE, TrialState.PRUNED)
 
 class Finished(optuna.Study):
     """What samplers learn from: each trial once. Of a trial that was paused and taken up, the
-    latest stretch that is over, which holds all that the earlier ones reported."""
+    latest stretch that is over, which holds all that the earlier ones reported.
 
-    def __init__(self, study: optuna.Study) -> None:
+    A trial that is trained to its end and still waits for its last checkpoint to be stored counts
+    as complete: all that can be learnt of it is known, and no proposal waits for the storage.
+
+    Args:
+        study: the whole.
+        epochs: how many a complete trial has.
+    """
+
+    def __init__(self, study: optuna.Study, epochs: int) -> None:
         super().__init__(study.study_name, study._storage, RandomSampler())
+        self._epochs = epochs
         self._storage = cast(BaseStorage, _NoTrialNotes(study._storage))
         self._seen: list[FrozenTrial] | None = None
 
@@ -47,7 +58,19 @@ class Finished(optuna.Study):
         use_cache: bool = False,  # noqa: ARG002
     ) -> list[FrozenTrial]:
         if self._seen is None:
-            trials = self._storage.get_all_trials(self._study_id, deepcopy=False)
+            found = self._storage.get_all_trials(self._study_id, deepcopy=False)
+            trials = [self._told(trial) for trial in found]
             latest = {number_of(t): t for t in trials if t.state in _TOLD}
             self._seen = [*latest.values(), *(t for t in trials if t.state not in _TOLD)]
         return [t for t in self._seen if states is None or t.state in states]
+
+    def _told(self, trial: FrozenTrial) -> FrozenTrial:
+        values = trial.intermediate_values
+        if trial.state != TrialState.RUNNING or not math.isfinite(
+            values.get(self._epochs, math.nan)
+        ):
+            return trial
+        told = copy.copy(trial)
+        told.state = TrialState.COMPLETE
+        told.value = min(value for value in values.values() if math.isfinite(value))
+        return told
