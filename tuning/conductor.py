@@ -13,10 +13,10 @@ from tuning.budget import ended_by, proposals_ended_by
 from tuning.events import Idle, Work
 from tuning.exits import FATES, ExitReason
 from tuning.ledger import Ledger
-from tuning.running import Running
 from tuning.records import EpochRecord, SearchRecord
 from tuning.rules import is_diverged, rebuilt
 from tuning.rules.base import Verdict
+from tuning.running import Running
 from tuning.space import Settings
 from tuning.storing import PATIENCE_S, AtOnce, Storing
 from tuning.study import Study, now_ms
@@ -132,7 +132,7 @@ class Conductor:
             self._finish(number, cause, detail)
             return
         why = detail or FATES[cause].meaning
-        self._progress.line(f"trial {number:>3} goes on elsewhere: {why} (attempt {attempt})")
+        self._progress.line(f"trial {number:>3} goes on elsewhere: {why} (attempt {attempt + 1})")
         self._waiting.append((number, self._study.trial(number).parameters))
 
     def _finish(self, number: int, reason: ExitReason, detail: str | None) -> None:
