@@ -41,8 +41,13 @@ class Worker:
         gc.collect()
         gc.freeze()
 
-    def start(self, spec: SearchSpec, parameters: Settings) -> Generator[EpochReport]:
-        """A trial, ready to give its first report; the one before it is over."""
+    def start(
+        self, spec: SearchSpec, parameters: Settings, trained_epochs: int = 0
+    ) -> Generator[EpochReport]:
+        """A trial, ready to give its first report; the one before it is over.
+
+        ``trained_epochs``: up to where the study knows it to be trained.
+        """
         self._end_trial()
         if self.device.type == "cpu":
             torch.set_num_threads(max(1, int(spec.resources.cpus_per_trial)))
@@ -53,7 +58,9 @@ class Worker:
             split_seed=spec.data.split_seed,
         )
         data, images = self._placed(spec.data.train, spec.resources.images_on_gpu)
-        self._trial = train_trial(plan, data, self._checkpoints, self.device, images)
+        self._trial = train_trial(
+            plan, data, self._checkpoints, self.device, images, trained_epochs
+        )
         return self._trial
 
     def take_notes(self) -> list[str]:
