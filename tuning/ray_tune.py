@@ -31,6 +31,7 @@ from tuning.ray_worker import (
     PARAMETERS,
     REPORT,
     SPEC,
+    TRAINED,
     AttemptFailedError,
     HeadposeTrainable,
 )
@@ -67,6 +68,7 @@ class StudySearcher(_Unsaved, Searcher):  # type: ignore[misc]
             NUMBER: work.number,
             ATTEMPT: work.attempt,
             PARAMETERS: work.parameters,
+            TRAINED: work.trained_epochs,
             SPEC: self._spec,
         }
 

@@ -21,6 +21,7 @@ NUMBER = "trial_number"
 ATTEMPT = "attempt"
 SPEC = "spec"
 PARAMETERS = "parameters"
+TRAINED = "trained_epochs"
 REPORT = "report"
 ENDED = "ended"
 DETAIL = "detail"
@@ -68,7 +69,7 @@ class HeadposeTrainable(tune.Trainable):  # type: ignore[misc]
         if self._reports is None:
             self._worker = self._worker or Worker()
             spec = SearchSpec.model_validate_json(self._next[SPEC])
-            self._reports = self._worker.start(spec, self._next[PARAMETERS])
+            self._reports = self._worker.start(spec, self._next[PARAMETERS], self._next[TRAINED])
         return self._reports
 
 

@@ -41,6 +41,13 @@ class Attempt:
     """Why it ended before its trial did."""
     detail: str | None = None
 
+    @property
+    def in_words(self) -> str:
+        """``2: crashed on 10.0.0.7 (its worker process died)``."""
+        where = f" on {self.node}" if self.node else ""
+        why = f" ({self.detail})" if self.detail else ""
+        return f"{self.number}: {self.cause or 'goes on'}{where}{why}"
+
 
 @dataclass(frozen=True)
 class TrialRecord:
