@@ -5,6 +5,7 @@ parameters, its value after every epoch, its metrics, why it ended. The driver i
 and can be rebuilt from this at any moment.
 """
 
+import dataclasses
 import math
 import time
 import uuid
@@ -21,11 +22,19 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from tuning.distributions import distribution
 from tuning.exits import FATES, ExitReason
 from tuning.lease import Holder, Lease, holders, prepare
-from tuning.records import EpochRecord, SearchRecord, TrialRecord
+from tuning.records import Attempt, EpochRecord, SearchRecord, TrialRecord
 from tuning.samplers import configuration, propose
 from tuning.space import Settings
 from tuning.spec import Objective, SearchSpec
-from tuning.study_records import BEGUN_AFTER, CONTINUES, EPOCH, number_of, trial_records
+from tuning.study_records import (
+    ATTEMPT,
+    BEGUN_AFTER,
+    CONTINUES,
+    EPOCH,
+    attempts_of,
+    number_of,
+    trial_records,
+)
 from tuning.study_storage import TOKEN, Patient, Rdb, away, unreachable
 from tuning.study_view import Finished
 from usererror import UserError
@@ -256,8 +265,17 @@ class Study:
         entry.add(record.epoch, record.metrics)
         return True
 
-    def record_node(self, number: int, node: str) -> None:
-        self._study._storage.set_trial_user_attr(self._open[number].id, "node", node)
+    def record_attempt(self, number: int, attempt: Attempt) -> None:
+        """Keeps an attempt at a trial as it stands now."""
+        entry = self._open[number]
+        name = f"{ATTEMPT}{attempt.number:04d}"
+        self._study._storage.set_trial_user_attr(entry.id, name, dataclasses.asdict(attempt))
+        entry.attempts[attempt.number] = attempt
+
+    def attempts(self, number: int) -> tuple[Attempt, ...]:
+        """The attempts that were kept of an open trial, in their order."""
+        kept = self._open[number].attempts
+        return tuple(kept[n] for n in sorted(kept))
 
     def decided_until(self, number: int) -> int:
         """Epochs up to this one have been judged: a trial that was taken up does not pause there
@@ -359,6 +377,7 @@ class _Entry:
     ) -> None:
         self.id, self.number = trial_id, number
         self.begun_after: int = attributes.get(BEGUN_AFTER, 0)
+        self.attempts = {attempt.number: attempt for attempt in attempts_of(attributes)}
         self.epochs: set[int] = set()
         self.best: float | None = None
         self._metrics: dict[str, float] = {}

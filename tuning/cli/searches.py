@@ -1,5 +1,6 @@
 """``hopetune submit``, ``run``, ``ls``, ``show``, ``logs``, ``stop``, ``sync``: searches."""
 
+import dataclasses
 import math
 import shutil
 import tempfile
@@ -131,6 +132,11 @@ def show(search: SearchName = "latest", json: Json = False) -> None:
         ends = [(own.trial, *(f"{value:.4g}" for value in own.values)) for own in front(record)]
         say("Pareto front: no other trial is better in all objectives")
         say_table(("trial", *record.spec.objectives), ends)
+    for trial in record.trials:
+        if lost := [attempt.in_words for attempt in trial.attempts if attempt.cause]:
+            say(f"trial {trial.number:>3} lost attempts {'; '.join(lost)}")
+        if trial.state == "FAIL" and trial.detail:
+            say(f"trial {trial.number:>3} failed: {trial.detail}")
 
 
 def logs(
@@ -271,6 +277,7 @@ def _trial_summary(trial: "TrialRecord") -> dict[str, object]:
         "val_mae": trial.value,
         "curve": trial.curve,
         "node": trial.node,
+        "attempts": [dataclasses.asdict(attempt) for attempt in trial.attempts],
     }
 
 
