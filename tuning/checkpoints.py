@@ -30,6 +30,8 @@ MANIFEST = "manifest.json"
 UPLOAD_ATTEMPTS = 6  # untuned: with doubling pauses, about a minute
 SPOOL = 2  # checkpoints waiting in memory, then training waits for the storage; untuned
 
+LOOK_AGAIN_S = 10.0  # untuned: an upload of 100 MB takes 2 s
+
 Metrics = dict[str, float]
 
 
@@ -75,14 +77,23 @@ class CheckpointStore:
     def place(self, key: str) -> Place:
         return self._root / key
 
-    def longest(self, keys: Sequence[str]) -> tuple[Manifest, Snapshot] | None:
+    def longest(
+        self, keys: Sequence[str], trained_epochs: int = 0
+    ) -> tuple[Manifest, Snapshot] | None:
         """The longest trained beginning of a plan; ``keys`` are those of its epochs, in order.
 
         A damaged checkpoint is passed over, loudly, for the next shorter one. What this very worker
-        is still uploading is waited for: a trial may be taken up right after it was paused.
+        is still uploading is waited for: a trial may be taken up right after it was paused. Where
+        the plan is known to be trained to ``trained_epochs``, another node may be uploading, which
+        is waited for shortly.
         """
         if self._on_their_way.intersection(keys):
             self.flush()
+        until = time.monotonic() + LOOK_AGAIN_S
+        while trained_epochs and time.monotonic() < until:
+            if self.manifest(keys[min(trained_epochs, len(keys)) - 1]):
+                break
+            time.sleep(0.5)
         for key in reversed(keys):
             manifest = self.manifest(key)
             if manifest is None:

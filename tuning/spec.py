@@ -15,9 +15,15 @@ from pydantic import Field, ValidationError, model_validator
 
 from headpose.config import TrainConfig
 from headpose.networks.backbones import check_backbone
+from tuning.published import Published, check_published
 from tuning.space import FORMS, Choices, Parameter, Range, Settings, Strict, Value
+from tuning.together import check_together
 from tuning.yaml_file import Location, YamlFile
 from usererror import UserError
+
+Objective = Literal["val_mae", "latency_ms"]
+"""What a search may minimise: the validation error (degrees), and the time that the network takes
+for one picture (milliseconds) on the worker's device."""
 
 RESERVED = frozenset({"seed"})
 """Training settings that a search fixes for all its trials: a shared seed lets trials whose plans
@@ -37,13 +43,17 @@ class Data(Strict):
 class Sampler(Strict):
     """Who proposes; see ``tuning/samplers.py``."""
 
-    name: Literal["tpe", "tpe-multivariate", "gp", "qmc", "random", "grid"] = "tpe"
+    name: Literal["tpe", "tpe-multivariate", "gp", "cmaes", "qmc", "nsga2", "random", "grid"] = (
+        "tpe"
+    )
     startup_trials: int = Field(default=60, ge=0)
     """Random proposals before a model is trusted."""
     random_share: float = Field(default=0.1, ge=0, le=1)  # untuned
     """Share of later proposals that stays random, so that no corner is given up for ever."""
     variations: int = Field(default=0, ge=0)
     """Proposals that follow the `try_first` ones: small random variations around them."""
+    population: int | None = Field(default=None, ge=4)
+    """Trials of a generation of `cmaes` (default: 4 + 3 ln of the number of ranges) or `nsga2`."""
     seed: int = Field(default=0, ge=0)
 
 
@@ -91,6 +101,9 @@ class Resources(Strict):
     cpus_per_trial: float = Field(default=1.0, gt=0)
     parallel_trials: int | None = Field(default=None, ge=1)
     retries: int = Field(default=2, ge=0)
+    """Further attempts at a trial whose worker crashed; one that was sent away costs none."""
+    stall_retries: int = Field(default=2, ge=0)  # untuned
+    """Further attempts at a trial of which an epoch hung."""
     images_on_gpu: Literal["auto", "always", "never"] = "auto"
     """Whether the training set is kept in the GPU's memory; auto: where it fits twice."""
 
@@ -102,12 +115,16 @@ class SearchSpec(Strict):
     data: Data
     parameters: dict[str, Parameter] = Field(min_length=1)
     fixed: Settings = Field(default_factory=dict)
+    objectives: Annotated[tuple[Objective, ...], Field(strict=False, min_length=1)] = ("val_mae",)
+    """What is minimised, the validation error first."""
     try_first: tuple[Settings, ...] = Field(default=(), strict=False)
     sampler: Sampler = Sampler()
     stopping: Stopping = Stopping()
     budget: Budget
     resources: Resources = Resources()
     model_name: str = "headpose"
+    published: tuple[Published, ...] = Field(default=(), strict=False)
+    """Rows of papers' tables for some of these configurations, for `hopetune report`."""
 
     def train_config(self, parameters: Settings) -> TrainConfig:
         """The configuration of one trial.
@@ -130,6 +147,7 @@ def load_spec(path: Path) -> SearchSpec:
     except ValidationError as error:
         raise _first_fault(error, file) from error
     _check_settings(spec, file)
+    check_together(spec, file)
     return spec
 
 
@@ -168,6 +186,7 @@ def _check_settings(spec: SearchSpec, file: YamlFile) -> None:
                 where = file.where(("try_first", index, name))
                 raise UserError(where, *_unknown(name, list(spec.parameters)))
         _try_config(spec, settings, file, ("try_first", index))
+    check_published(spec.published, spec.parameters, spec.fixed, file)
 
 
 def _check_condition(spec: SearchSpec, name: str, parameter: Parameter, file: YamlFile) -> None:
@@ -268,6 +287,8 @@ def _legal_fields(location: Location) -> list[str]:
     model: Any = SearchSpec
     if location[0] == "parameters" and len(location) > 2:
         model = FORMS[location[2]]
+    elif location[0] == "published" and len(location) > 2:
+        model = Published
     elif len(location) > 1:
         model = SearchSpec.model_fields[str(location[0])].annotation
     return list(model.model_fields)

@@ -52,11 +52,13 @@ def train_trial(
     checkpoints: CheckpointStore,
     device: torch.device,
     images: ImageSource | None = None,
+    trained_epochs: int = 0,
 ) -> Generator[EpochReport]:
     """Trains a configuration, going on from the longest beginning of its plan that is stored.
 
     A report says that an epoch is trained; its checkpoint may still be on its way, that of the last
-    one too. ``images`` are those of ``data`` where they are already at hand.
+    one too. ``images`` are those of ``data`` where they are already at hand; ``trained_epochs``
+    says up to which epoch the trial is known to be trained, by whichever worker.
 
     Yields:
         One report for each epoch from 1, those that need no training any more included. A report
@@ -69,7 +71,7 @@ def train_trial(
     identity = DataIdentity(data.fingerprint, plan.validation_fraction, plan.split_seed)
     keys = prefix_keys(plan.config, identity, plan.epochs)
     history: list[Metrics] = []
-    found = checkpoints.longest(keys)
+    found = checkpoints.longest(keys, trained_epochs)
     if found:
         history = list(found[0].history)
         for epoch, metrics in enumerate(history, start=1):
