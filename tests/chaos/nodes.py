@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+_DISK_BYTES = 64 * 2**20
+"""Of a node's state directory: the data set and a few checkpoints of 9 MB."""
 _OBJECT_STORE_BYTES = 100 * 2**20
 
 _RAY = """
@@ -31,6 +33,9 @@ class Node:
     def __init__(self, address: str, head: str, folder: Path, environment: Mapping[str, str]):
         self.address = address
         self.folder = folder
+        self.state = folder
+        """Its state directory: spool and data cache."""
+        self.has_small_disk = False
         self._head = head
         self._environment = dict(environment)
         self._process: subprocess.Popen[bytes] | None = None
@@ -57,6 +62,31 @@ class Node:
                 stderr=log,
                 start_new_session=True,
             )
+
+    def fresh_state(self, name: str) -> Path:
+        """A new state directory, on a small disk of its own where one may be mounted."""
+        self.give_disk_back()
+        self.state = self.folder / "state" / name
+        self.state.mkdir(parents=True)
+        options = f"size={_DISK_BYTES}"
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(self.state)],
+            capture_output=True,
+            check=False,
+        )
+        self.has_small_disk = done.returncode == 0
+        return self.state
+
+    def give_disk_back(self) -> None:
+        if self.has_small_disk:
+            # Lazily: a frozen worker may still have the data set mapped.
+            subprocess.run(["umount", "--lazy", str(self.state)], check=True)
+            self.has_small_disk = False
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it is up or on its way."""
+        return self._process is not None and self._process.poll() is None
 
     @property
     def is_up(self) -> bool:

@@ -34,7 +34,8 @@ class Trial:
     state: str
     value: float | None
     reason: str | None
-    node: str | None
+    workers: set[int]
+    """Process ids of the workers that have it now, as far as the study knows."""
     epochs: dict[int, Epoch]
     intermediate: dict[int, float]
     detail: str | None = None
@@ -44,6 +45,15 @@ class Trial:
     def best_key(self) -> str | None:
         scored = [e for e in self.epochs.values() if math.isfinite(e.metrics["val_mae"])]
         return min(scored, key=lambda e: e.metrics["val_mae"]).key if scored else None
+
+    @property
+    def is_over(self) -> bool:
+        return self.state != "RUNNING"
+
+    @property
+    def last_at_s(self) -> float:
+        """When its latest epoch was recorded; 0 before its first."""
+        return max((epoch.at_s for epoch in self.epochs.values()), default=0.0)
 
     @property
     def result(self) -> tuple[object, ...]:
@@ -122,7 +132,11 @@ def _trial(number: int, entry: FrozenTrial) -> Trial:
         state=entry.state.name,
         value=entry.value if entry.state.name == "COMPLETE" else None,
         reason=attributes.get("exit_reason"),
-        node=attributes.get("node"),
+        workers={
+            int(kept["pid"])
+            for name, kept in attributes.items()
+            if name.startswith("attempt:") and kept["pid"] and kept["ended_ms"] is None
+        },
         epochs=epochs,
         intermediate=dict(entry.intermediate_values),
         detail=attributes.get("detail"),

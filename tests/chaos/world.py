@@ -18,8 +18,9 @@ from tests.chaos.driving import Driver
 from tests.chaos.gate import Gate
 from tests.chaos.nodes import Node, wait_until
 from tests.chaos.searches import Size, publish_faces, write_file
+from tests.chaos.stores import Runs, Store
 from tests.chaos.watching import Watcher
-from tuning.objects import Objects, parse_place
+from tuning.objects import Objects
 
 # A frozen node is noticed in 8.3 s instead of 63 s (FACTS §4), a dead GCS in 20 s instead of 60 s.
 QUICK = {
@@ -31,6 +32,9 @@ QUICK = {
     # Ray's workers stand behind everything else on a machine with two cores otherwise.
     "RAY_worker_niceness": "0",
     "OMP_NUM_THREADS": "1",
+    # The suite's own client must not wait for minutes while MLflow is away.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
 }
 
 START_PATIENCE_S = 120.0
@@ -42,32 +46,35 @@ class World:
     Every node has settings of its own: its state directory (spool, data cache) and its door to S3.
     """
 
-    def __init__(self, root: Path, nodes: int) -> None:
+    def __init__(self, root: Path, nodes: int, size: Size) -> None:
         self.root = root
+        self.size = size
         self._count = nodes
         self.nodes: list[Node] = []
 
-    def start(self, size: Size) -> None:
+    def start(self) -> None:
         """Servers, gates, nodes, data."""
         os.environ.update(QUICK)
         _wish_for_quiet_ports(self.root / "state")
         self.restore()
         self.settings = load_settings(self.root / "state")
         self.watcher = Watcher(self.settings.require("study_url"))
-        self.objects = Objects(self.settings)
+        self.store = Store(self.settings)
+        self.runs = Runs(self.settings)
         self.s3 = Gate(_port(self.settings.require("s3_endpoint")))
         self.mlflow = Gate(_port(self.settings.require("mlflow_uri")))
         self._doors = {f"n{i}": self.s3.door(f"n{i}") for i in range(1, self._count + 1)}
         self._driver_doors = (self.s3.door("driver"), self.mlflow.door("driver"))
         self.nodes = [self._node(i) for i in range(1, self._count + 1)]
         (self.root / "faces").mkdir()
-        publish_faces(self.root / "faces", size, self.objects)
-        self.file = write_file(self.root / "search.yaml", size)
+        publish_faces(self.root / "faces", self.size, Objects(self.settings))
+        self.file = write_file(self.root / "search.yaml", self.size)
 
     def close(self) -> None:
         """Ends all that was started here, and nothing else."""
         for node in self.nodes:
             node.end()
+            node.give_disk_back()
         for gate in ("s3", "mlflow"):
             if hasattr(self, gate):
                 getattr(self, gate).close()
@@ -79,9 +86,8 @@ class World:
 
     def driver(self, search: str) -> Driver:
         """A driver with a fresh world around it: no checkpoint, no spool, no cache of before."""
-        checkpoints = parse_place(f"s3://{self.settings.s3_bucket}/checkpoints")
-        for key in self.objects.keys(checkpoints):
-            self.objects.delete(parse_place(f"s3://{self.settings.s3_bucket}/{key}"))
+        for prefix in ("checkpoints/", "damaged/"):
+            self.store.delete_below(prefix)
         self.s3.log.clear()
         for node in self.nodes:
             self._write_settings(node, search)
@@ -107,11 +113,21 @@ class World:
         """What an operator does: ``hopetune up``."""
         up(self.root / "state", logical_gpus=0, progress=lambda _: None)
 
+    def nodes_have_small_disks(self) -> bool:
+        """Whether each node's state directory is a disk of its own; see ``Node.fresh_state``."""
+        for node in self.nodes:
+            node.fresh_state("try")
+        return all(node.has_small_disk for node in self.nodes)
+
+    def start_nodes(self) -> None:
+        """Starts those that are not up, and waits for nothing."""
+        for node in self.nodes:
+            if not node.is_started:
+                node.start()
+
     def have_nodes(self) -> None:
         """Starts those that are not up, and waits until the cluster counts all of them."""
-        for node in self.nodes:
-            if not node.is_up:
-                node.start()
+        self.start_nodes()
         wait_until(lambda: all(n.is_up for n in self.nodes), START_PATIENCE_S, "nodes are up")
         wait_until(self._all_counted, START_PATIENCE_S, "the cluster knows its nodes", 0.5)
 
@@ -139,8 +155,7 @@ class World:
         return Node(address, self.settings.require("ray_address"), folder, environment)
 
     def _write_settings(self, node: Node, search: str) -> None:
-        state = node.folder / "state" / search
-        state.mkdir(parents=True, exist_ok=True)
+        state = node.fresh_state(search)
         door = self._doors[node.folder.name]
         changed = {"state_dir": state, "s3_endpoint": f"http://127.0.0.1:{door}"}
         self._write(node.folder / "settings.toml", changed)
@@ -156,10 +171,10 @@ class World:
 @contextmanager
 def world(root: Path, nodes: int, size: Size) -> Iterator[World]:
     """A world that is taken down whatever happens."""
-    found = World(root, nodes)
+    found = World(root, nodes, size)
     before = {name: os.environ.get(name) for name in QUICK}
     try:
-        found.start(size)
+        found.start()
         yield found
     finally:
         found.close()
