@@ -16,10 +16,10 @@ from pathlib import Path
 from types import FrameType
 
 from cluster.settings import Settings, load_settings
-from tuning.checkpoints import MANIFEST
 from tuning.conductor import Conductor
 from tuning.datasets import fingerprint_of
 from tuning.exits import ExitReason
+from tuning.manifest import MANIFEST
 from tuning.mlflow_client import MlflowRuns
 from tuning.objects import Objects
 from tuning.places import checkpoints
@@ -73,7 +73,9 @@ def _run(study: Study, settings: Settings, projection: Projection) -> None:
 
 
 def _looks_into_the_store(settings: Settings) -> Callable[[str], bool]:
-    objects, root = Objects(settings), checkpoints(settings)
+    # Impatient: it only looks, and looks again.
+    objects = Objects(settings, timeout_s=10.0, attempts=1)
+    root = checkpoints(settings)
     return lambda key: objects.exists(root / key / MANIFEST)
 
 

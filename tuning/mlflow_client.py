@@ -19,14 +19,18 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from cluster.settings import Settings
-from tuning.checkpoints import WEIGHTS
+from tuning.manifest import DamagedCheckpointError, weights_place
 from tuning.objects import AbsentObjectError, Objects, Place, parse_place
 from tuning.places import checkpoints
 from tuning.projection import SEARCH_TAG, TRIAL_TAG, UNENDED, RunState
 from usererror import UserError
 
+log = logging.getLogger(__name__)
+
 EXPERIMENT = "hopetune"
 ARTIFACT_FOLDER = "checkpoint"
+WEIGHTS = "weights.safetensors"
+"""The name of a network among artifacts."""
 CHAMPION = "champion"
 PARENT_TAG = "mlflow.parentRunId"
 
@@ -166,9 +170,10 @@ class MlflowRuns:
         if self._objects.exists(target):
             return
         try:
-            self._objects.copy(self._checkpoints / key / WEIGHTS, target)
-        except AbsentObjectError as error:
-            raise UserError(str(error), "a completed trial has no checkpoint") from error
+            self._objects.copy(weights_place(self._objects, self._checkpoints, key), target)
+        except (AbsentObjectError, DamagedCheckpointError) as error:
+            # Collected: the same was trained for an earlier search, whose run has the weights.
+            log.warning("run %s gets no weights: %s", run.info.run_id, error)
 
 
 def artifact_place(artifact_uri: str, artifact_root: str | None) -> Place:

@@ -19,9 +19,9 @@ from headpose.data.prepared import PreparedSet
 from headpose.evaluate import PoseErrors, constant_baseline, pose_errors, predict_set
 from headpose.networks.snapshots import load_weights
 from headpose.training import TRAINING_CODE_VERSION
-from tuning.checkpoints import WEIGHTS
 from tuning.datasets import open_set
 from tuning.gate import Comparison, compare
+from tuning.manifest import DamagedCheckpointError, weights_place
 from tuning.mlflow_client import Candidate, MlflowRuns, Registry
 from tuning.objects import AbsentObjectError, Objects
 from tuning.places import checkpoints, data_cache
@@ -122,12 +122,15 @@ def _fetch_weights(trial: TrialRecord, settings: Settings, objects: Objects, fol
     best = trial.best_epoch
     if best is None:
         raise UserError(f"trial {trial.number}", "has no checkpoint")
-    path = folder / WEIGHTS
-    place = checkpoints(settings) / best.checkpoint_key / WEIGHTS
+    path = folder / "weights.safetensors"
+    root = checkpoints(settings)
     try:
-        objects.download(place, path)
-    except AbsentObjectError:
-        raise UserError(str(place), "the checkpoint is not there (any more)") from None
+        objects.download(weights_place(objects, root, best.checkpoint_key), path)
+    except (AbsentObjectError, DamagedCheckpointError) as error:
+        where = str(root / best.checkpoint_key)
+        what = "the weights are not there (any more)"
+        remedy = "train it again: it is not among the best of its search, whose weights are kept"
+        raise UserError(where, what, got=str(error), remedy=remedy) from None
     return path
 
 
