@@ -11,21 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cluster.settings import Settings
 from headpose.data.prepared import PreparedSet
-from headpose.evaluate import PoseErrors, constant_baseline, pose_errors, predict_set
-from headpose.networks.snapshots import load_weights
+from headpose.evaluate import PoseErrors, constant_baseline, pose_errors
 from headpose.training import TRAINING_CODE_VERSION
 from tuning.datasets import open_set
 from tuning.gate import Comparison, compare
-from tuning.manifest import DamagedCheckpointError, weights_place
 from tuning.mlflow_client import Candidate, MlflowRuns, Registry
-from tuning.objects import AbsentObjectError, Objects
-from tuning.places import checkpoints, data_cache
+from tuning.objects import Objects
+from tuning.places import data_cache
 from tuning.records import SearchRecord, TrialRecord
+from tuning.trained import fetch_weights, predict_test
 from usererror import UserError
 
 
@@ -67,9 +65,9 @@ def promote(
     test = open_set(search.spec.data.test, cache, objects)
     train = open_set(search.spec.data.train, cache, objects)
     with tempfile.TemporaryDirectory(prefix="hopetune-promote-") as scratch:
-        weights = _fetch_weights(trial, settings, objects, Path(scratch))
+        weights = fetch_weights(trial, settings, objects, Path(scratch))
         tell(f"evaluating trial {trial.number} on {len(test.angles_deg)} test images")
-        predicted = _predict(weights, test)
+        predicted = predict_test(weights, test)
         comparison = _against_champion(
             predicted, test, registry, search.spec.model_name, Path(scratch), tell
         )
@@ -118,29 +116,6 @@ def _chosen(search: SearchRecord, number: int | None) -> TrialRecord:
     return best
 
 
-def _fetch_weights(trial: TrialRecord, settings: Settings, objects: Objects, folder: Path) -> Path:
-    best = trial.best_epoch
-    if best is None:
-        raise UserError(f"trial {trial.number}", "has no checkpoint")
-    path = folder / "weights.safetensors"
-    root = checkpoints(settings)
-    try:
-        objects.download(weights_place(objects, root, best.checkpoint_key), path)
-    except (AbsentObjectError, DamagedCheckpointError) as error:
-        where = str(root / best.checkpoint_key)
-        what = "the weights are not there (any more)"
-        remedy = "train it again: it is not among the best of its search, whose weights are kept"
-        raise UserError(where, what, got=str(error), remedy=remedy) from None
-    return path
-
-
-def _predict(weights: Path, test: PreparedSet) -> NDArray[np.floating]:
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    loaded = load_weights(weights)
-    found = predict_set(loaded.net, loaded.binning, test, None, loaded.image_px, device)
-    return np.asarray(found)
-
-
 def _against_champion(
     predicted: NDArray[np.floating],
     test: PreparedSet,
@@ -155,7 +130,7 @@ def _against_champion(
     tell(f"evaluating the champion, version {champion['version']}, on the same images")
     folder = scratch / "champion"
     folder.mkdir()
-    rival = _predict(registry.download_champion(model_name, folder), test)
+    rival = predict_test(registry.download_champion(model_name, folder), test)
     return compare(_image_errors(predicted, test), _image_errors(rival, test))
 
 

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from headpose.config import TrainConfig
 from headpose.networks.backbones import check_backbone
+from tuning.published import Published, check_published
 from tuning.space import FORMS, Choices, Parameter, Range, Settings, Strict, Value
 from tuning.yaml_file import Location, YamlFile
 from usererror import UserError
@@ -91,6 +92,9 @@ class Resources(Strict):
     cpus_per_trial: float = Field(default=1.0, gt=0)
     parallel_trials: int | None = Field(default=None, ge=1)
     retries: int = Field(default=2, ge=0)
+    """Further attempts at a trial whose worker crashed; one that was sent away costs none."""
+    stall_retries: int = Field(default=2, ge=0)  # untuned
+    """Further attempts at a trial of which an epoch hung."""
     images_on_gpu: Literal["auto", "always", "never"] = "auto"
     """Whether the training set is kept in the GPU's memory; auto: where it fits twice."""
 
@@ -108,6 +112,8 @@ class SearchSpec(Strict):
     budget: Budget
     resources: Resources = Resources()
     model_name: str = "headpose"
+    published: tuple[Published, ...] = Field(default=(), strict=False)
+    """Rows of papers' tables for some of these configurations, for `hopetune report`."""
 
     def train_config(self, parameters: Settings) -> TrainConfig:
         """The configuration of one trial.
@@ -168,6 +174,7 @@ def _check_settings(spec: SearchSpec, file: YamlFile) -> None:
                 where = file.where(("try_first", index, name))
                 raise UserError(where, *_unknown(name, list(spec.parameters)))
         _try_config(spec, settings, file, ("try_first", index))
+    check_published(spec.published, spec.parameters, spec.fixed, file)
 
 
 def _check_condition(spec: SearchSpec, name: str, parameter: Parameter, file: YamlFile) -> None:
@@ -268,6 +275,8 @@ def _legal_fields(location: Location) -> list[str]:
     model: Any = SearchSpec
     if location[0] == "parameters" and len(location) > 2:
         model = FORMS[location[2]]
+    elif location[0] == "published" and len(location) > 2:
+        model = Published
     elif len(location) > 1:
         model = SearchSpec.model_fields[str(location[0])].annotation
     return list(model.model_fields)

@@ -66,7 +66,9 @@ resources: {{parallel_trials: 2}}
 """,
         encoding="utf-8",
     )
-    command = "from tuning.cli.main import main; main()"
+    # Whoever runs the tests under nohup has SIGHUP ignored; a terminal's programs have not.
+    default = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"
+    command = f"{default}; from tuning.cli.main import main; main()"
     terminal = subprocess.Popen(
         [sys.executable, "-c", command, "submit", str(path), "--name", name, "--follow"],
         env=os.environ | {"HOPETUNE_STATE_DIR": str(servers.state_dir)},
@@ -77,7 +79,7 @@ resources: {{parallel_trials: 2}}
     assert terminal.stdout is not None
     assert "is submitted" in terminal.stdout.readline()
     os.killpg(terminal.pid, signal.SIGHUP)
-    assert terminal.wait(timeout=30) == -signal.SIGHUP
+    assert terminal.wait(timeout=100) == -signal.SIGHUP
     terminal.stdout.close()
     wait_for(lambda: name in storage.names(), 60)
     wait_for(lambda: storage.open(name).record().ended is not None, 200)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,9 +46,21 @@ def objects() -> MemoryObjects:
 
 
 @pytest.fixture
-def worker(objects: MemoryObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worker:
+def worker(
+    objects: MemoryObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Worker]:
     monkeypatch.setenv("HOPETUNE_STATE_DIR", str(tmp_path))
-    return worker_on(objects, tmp_path / "spool")
+    found = worker_on(objects, tmp_path / "spool")
+    yield found
+    objects.gate.set()
+    ended(found)
+
+
+def ended(worker: Worker) -> None:
+    """As its process would end: also what its collector was told never to look at."""
+    worker.close()
+    worker._checkpoints.close()
+    worker._data.clear()
 
 
 def worker_on(objects: MemoryObjects, folder: Path, limit_bytes: int = 10**9) -> Worker:
@@ -179,7 +192,7 @@ def test_a_trial_taken_up_at_once_finds_the_checkpoint_that_is_on_its_way(
             assert next(reports).restored == (taker is other), "the first taker trained it"
     finally:
         objects.gate.set()
-        other.close()
+        ended(other)
 
 
 def test_a_store_that_is_away_fails_no_trial_and_holds_none_up(

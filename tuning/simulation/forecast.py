@@ -10,7 +10,7 @@ from tuning.records import SearchRecord, TrialRecord
 from tuning.rules import RULES
 from tuning.samplers import configuration
 from tuning.simulation.simulator import simulate
-from tuning.simulation.surrogates import FAMILIES, NETWORKS, SPACE, Curve, Surrogate
+from tuning.simulation.surrogates import BINS, FAMILIES, NETWORKS, SPACE, Curve, Surrogate
 from tuning.space import Settings
 from tuning.spec import Budget, Sampler, SearchSpec, Stopping
 
@@ -70,12 +70,14 @@ def _forecast(spec: SearchSpec, family: str, workers: int, epoch_s: float) -> Fo
 
 
 def _six(spec: SearchSpec, settings: Settings) -> Settings:
-    """The settings that the surrogates understand; other networks count as the reference one."""
+    """The settings that the surrogates understand; other networks count as the reference one, other
+    bin widths as the nearest that they know."""
     config = spec.train_config(settings)
     six: Settings = {name: getattr(config, name) for name in SPACE}
     if config.backbone not in NETWORKS:
         six["backbone"] = REFERENCE
     six["alpha"] = max(config.alpha, 1e-6)
+    six["bin_width"] = min(BINS, key=lambda width: abs(width - config.bin_width))
     return six
 
 

@@ -1,0 +1,141 @@
+"""The answers of the twin study as tables, in the papers' form."""
+
+import itertools
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.report import table
+from headpose.evaluate import constant_baseline
+
+Poses = NDArray[np.floating]
+COLUMNS = ("Yaw", "Pitch", "Roll", "MAE")
+ANGLES = ("yaw", "pitch", "roll")
+LIMITS_DEG = (0.0, 15.0, 30.0, 60.0, 99.0)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One evaluated trial; ``predicted`` is (N, 3) degrees on the test set."""
+
+    search: str
+    parameters: dict[str, object]
+    val: dict[str, float]
+    best_epoch: int
+    epochs: int
+    trained: int
+    seed: int
+    predicted: Poses
+
+    def errors(self, true: Poses) -> NDArray[np.float64]:
+        """(N, 3) absolute errors, without wrapping, as the AFLW2000 protocol has them."""
+        found: NDArray[np.float64] = np.abs(np.asarray(self.predicted, np.float64) - true)
+        return found
+
+    def mae(self, true: Poses) -> float:
+        return float(self.errors(true).mean())
+
+
+def tables(answers: Sequence[Answer], train: Poses, test: Poses) -> str:
+    """All tables that the answers suffice for."""
+    baseline = constant_baseline(train, test).mae
+    parts = [f"Always answering the mean training pose: {baseline:.2f}° on the test set."]
+    by_search: dict[str, list[Answer]] = {}
+    for answer in answers:
+        by_search.setdefault(answer.search, []).append(answer)
+    rotated = [a for name, found in by_search.items() for a in found if _is_of_rotation(name)]
+    if rotated:
+        parts += ["## Rotation", _rotation(rotated, test), _gain_by_angle(rotated, test)]
+    for name, found in by_search.items():
+        if not _is_of_rotation(name):
+            parts += [f"## {name}", _plain(found, test), _sharing(found)]
+    return "\n\n".join(parts)
+
+
+def _is_of_rotation(search: str) -> bool:
+    return search.startswith(("twin-rotation", "twin-300w-aug"))
+
+
+def _treatment(answer: Answer) -> str:
+    if answer.search.startswith("twin-300w-aug"):
+        return "300W_AUG"
+    turn = float(str(answer.parameters["rotate_deg"]))
+    return f"on the fly, ±{turn:g}°" if turn else "none"
+
+
+def _rotation(answers: Sequence[Answer], test: Poses) -> str:
+    rows: list[Sequence[object]] = []
+    summary: list[Sequence[object]] = []
+    kinds = sorted({_treatment(a) for a in answers}, key=lambda kind: kind != "none")
+    means = {}
+    for kind in kinds:
+        found = sorted((a for a in answers if _treatment(a) == kind), key=lambda a: a.seed)
+        rows += [(kind, a.seed, *_cells(a.errors(test)), f"{a.val['val_mae']:.2f}") for a in found]
+        maes = [a.mae(test) for a in found]
+        means[kind] = statistics.mean(maes)
+        spread = f"{statistics.stdev(maes):.2f}" if len(maes) > 1 else "-"
+        width = f"{max(maes) - min(maes):.2f}"
+        gain = f"{means['none'] - means[kind]:+.2f}" if "none" in means else "-"
+        summary.append((kind, len(maes), f"{means[kind]:.2f}", spread, width, gain))
+    head = ("rotation", "seed", *COLUMNS, "validation MAE")
+    last = ("rotation", "seeds", "mean MAE", "standard deviation", "largest − smallest", "gain")
+    return table(head, rows) + "\n\n" + table(last, summary)
+
+
+def _gain_by_angle(answers: Sequence[Answer], test: Poses) -> str:
+    """Error of an angle by its own absolute true value, means over the seeds."""
+    kinds = sorted({_treatment(a) for a in answers}, key=lambda kind: kind != "none")
+    rows = []
+    for column, angle in enumerate(ANGLES):
+        size = np.abs(test[:, column])
+        for above, limit in itertools.pairwise(LIMITS_DEG):
+            inside = (size >= above) & (size <= limit)
+            cells = [_mean_of(answers, kind, lambda e: e[inside, column], test) for kind in kinds]  # noqa: B023
+            count = int(inside.sum())
+            shown = [f"{value:.2f}" for value in cells]
+            gains = [f"{cells[0] - value:+.2f}" for value in cells[1:]]
+            rows.append((f"|{angle}| {above:.0f}–{limit:.0f}°", count, *shown, *gains))
+    head = ("range", "images", *kinds, *(f"gain, {kind}" for kind in kinds[1:]))
+    return table(head, rows)
+
+
+def _mean_of(
+    answers: Sequence[Answer],
+    kind: str,
+    part: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    test: Poses,
+) -> float:
+    values = [part(a.errors(test)).mean() for a in answers if _treatment(a) == kind]
+    return float(np.mean(values))
+
+
+def _plain(answers: Sequence[Answer], test: Poses) -> str:
+    names = list(answers[0].parameters)
+    rows = [
+        (
+            *(a.parameters[name] for name in names),
+            *_cells(a.errors(test)),
+            f"{a.val['val_mae']:.2f}",
+            f"{a.best_epoch}/{a.epochs}",
+            a.trained,
+        )
+        for a in sorted(answers, key=lambda a: [str(a.parameters[n]) for n in reversed(names)])
+    ]
+    return table((*names, *COLUMNS, "validation MAE", "best epoch", "epochs trained"), rows)
+
+
+def _sharing(answers: Sequence[Answer]) -> str:
+    needed = sum(a.epochs for a in answers)
+    trained = sum(a.trained for a in answers)
+    return (
+        f"The trials take {needed} epochs; {trained} were trained ({trained / needed:.0%}), "
+        "the rest was found in the store."
+    )
+
+
+def _cells(errors: NDArray[np.float64]) -> tuple[str, ...]:
+    means = errors.mean(axis=0)
+    return (*(f"{value:.2f}" for value in means), f"**{means.mean():.2f}**")
