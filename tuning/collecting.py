@@ -19,7 +19,7 @@ from usererror import UserError
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 60.0  # untuned
-PATIENCE_S = 600.0
+PATIENCE_S = 30.0
 """How long a driver that has ended waits for its last collection; untuned."""
 
 
@@ -27,7 +27,8 @@ class Collecting:
     """Collects for one search.
 
     Args:
-        storage: the studies of all searches.
+        storage: opens the studies of all searches; with connections of its own, so that a driver
+            learns nothing of a failure here.
         name: the search.
         objects: the store; used by this thread only.
         root: where checkpoints lie in it.
@@ -36,7 +37,7 @@ class Collecting:
 
     def __init__(
         self,
-        storage: Storage,
+        storage: Callable[[], Storage],
         name: str,
         objects: Objects,
         root: Place,
@@ -59,12 +60,12 @@ class Collecting:
 
     def _loop(self) -> None:
         while not self._finishing.wait(INTERVAL_S):
-            self._try(self.collect)
-        self._try(self.collect)
+            self._try()
+        self._try()
 
-    def _try(self, collect: Callable[[], int]) -> None:
+    def _try(self) -> None:
         try:
-            collect()
+            self.collect()
         except UserError as error:
             log.warning("checkpoints are not collected now; `hopetune gc` does it later: %s", error)
 
@@ -74,12 +75,13 @@ class Collecting:
         Raises:
             UserError: the store, MLflow or the studies cannot be asked; nothing is removed then.
         """
-        mine = self._storage.open(self._name).record()
-        trunks = self._trunks(mine)
-        if not trunks:
-            return 0
-        # Others matter where they may have used what this search trained, or left what it used.
-        others = self._storage.records(mine.fingerprint)
+        with self._storage() as storage:
+            mine = storage.open(self._name).record()
+            trunks = self._trunks(mine)
+            if not trunks:
+                return 0
+            # Others matter: they may have used what this search trained, or left what it uses.
+            others = storage.records(mine.fingerprint)
         now_ms = time.time_ns() // 1_000_000
         searches = [mine, *(other for other in others if other.name != mine.name)]
         found = survey(self._objects, self._root, searches, self._pointers(), now_ms, trunks)
