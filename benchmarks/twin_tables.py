@@ -89,7 +89,7 @@ def _with_turned(train: Poses, share: float) -> Poses:
 
 
 def _is_of_rotation(search: str) -> bool:
-    return search.startswith(("twin-rotation", "twin-300w-aug"))
+    return search.startswith(("twin-rotation-long", "twin-300w-aug"))
 
 
 def _treatment(answer: Answer) -> str:

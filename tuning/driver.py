@@ -31,30 +31,42 @@ from tuning.storing import Storing
 from tuning.study import Storage, Study
 from usererror import UserError
 
+STUDY_PATIENCE_S = 15 * 60.0
+"""How long a driver waits for a study database that is away; untuned."""
+
 
 def drive(name: str, spec: SearchSpec, settings: Settings) -> SearchRecord:
     """Runs a search to its end on the cluster of ``settings``, or goes on with it.
 
     Raises:
-        UserError: a server that is needed cannot be reached, or the data set is missing.
+        UserError: a server that is needed cannot be reached, the data set is missing, or another
+            driver runs this search.
     """
     objects = Objects(settings)
     objects.check(settings.s3_bucket)
     fingerprint = fingerprint_of(spec.data.train, objects)
-    with Storage(settings.require("study_url")) as storage:
+    progress = ProgressLines()
+    with (
+        Storage(settings.require("study_url"), STUDY_PATIENCE_S) as storage,
+        storage.driving(name, progress.line),
+    ):
         study = storage.create(name, spec, fingerprint)
         projection = Projection(storage.open(name), MlflowRuns(settings, objects))
-        _run(study, settings, projection)
+        try:
+            _run(study, settings, projection, progress)
+        except Exception:
+            if storage.fault is not None:  # Ray Tune hides it in an error of its own
+                raise storage.fault from None
+            raise
         return study.record()
 
 
-def _run(study: Study, settings: Settings, projection: Projection) -> None:
+def _run(study: Study, settings: Settings, projection: Projection, progress: ProgressLines) -> None:
     # Ray reads its environment when it is imported.
     os.environ.update(settings.client_environment())
     from tuning import ray_tune  # noqa: PLC0415
 
     ray_tune.connect(settings.require("ray_address"), namespace=f"hopetune-{study.name}")
-    progress = ProgressLines()
     gpus, parallel = _placement(study.spec, ray_tune.gpus_of_cluster(), progress)
     driver = Conductor(study, progress, Storing(_looks_into_the_store(settings)))
     signal.signal(signal.SIGTERM, _asks_to_end(driver))

@@ -10,6 +10,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from tuning import pareto
 from tuning.exits import FATES, ExitReason
 from tuning.records import SearchRecord, TrialRecord
 from tuning.study import Study
@@ -20,9 +21,14 @@ log = logging.getLogger(__name__)
 INTERVAL_S = 2.0  # untuned
 LAST_ATTEMPTS = 5
 
+LONGEST_TAG = 5000  # characters, MLflow's limit
+
 SEARCH_TAG = "hopetune.search"
 TRIAL_TAG = "hopetune.trial"
 
+
+TAG_LENGTH = 5000
+"""Characters that MLflow lets a tag have (8000 in 3.17; older servers 5000)."""
 
 UNENDED = ("RUNNING", "SCHEDULED")
 """Run states in which more may come; a paused trial is scheduled."""
@@ -81,6 +87,8 @@ def _parent(search: SearchRecord) -> RunState:
     if best is not None and best.value is not None and search.ended_ms:
         points = (Point("best_val_mae", best.value, 0, search.ended_ms),)
         tags["hopetune.best_trial"] = str(best.number)
+    if len(spec.objectives) > 1:
+        tags["hopetune.pareto_front"] = pareto.describe(search)[:LONGEST_TAG] or "-"
     if search.ended:
         tags["hopetune.ended"] = search.ended
     return RunState(
@@ -90,6 +98,7 @@ def _parent(search: SearchRecord) -> RunState:
         tags=tags,
         params={
             "sampler": spec.sampler.name,
+            "objectives": ", ".join(spec.objectives),
             "stopping": spec.stopping.rule,
             "trials": str(spec.budget.trials),
             "epochs": str(spec.budget.epochs),
@@ -105,6 +114,10 @@ def _child(search: SearchRecord, trial: TrialRecord) -> RunState:
     tags = _search_tags(search) | {TRIAL_TAG: str(trial.number)}
     if trial.node:
         tags["hopetune.node"] = trial.node
+    if trial.attempts:
+        tags["hopetune.attempts"] = str(trial.attempts[-1].number)
+        if lost := [a for a in trial.attempts if a.cause]:
+            tags["hopetune.lost_attempts"] = "; ".join(a.in_words for a in lost)[:TAG_LENGTH]
     reason = trial.exit_reason
     if reason == ExitReason.PAUSED and search.ended:
         reason = ExitReason.STOPPED_EARLY  # nobody will take it up any more

@@ -17,8 +17,13 @@ from headpose.config import TrainConfig
 from headpose.networks.backbones import check_backbone
 from tuning.published import Published, check_published
 from tuning.space import FORMS, Choices, Parameter, Range, Settings, Strict, Value
+from tuning.together import check_together
 from tuning.yaml_file import Location, YamlFile
 from usererror import UserError
+
+Objective = Literal["val_mae", "latency_ms"]
+"""What a search may minimise: the validation error (degrees), and the time that the network takes
+for one picture (milliseconds) on the worker's device."""
 
 RESERVED = frozenset({"seed"})
 """Training settings that a search fixes for all its trials: a shared seed lets trials whose plans
@@ -38,13 +43,17 @@ class Data(Strict):
 class Sampler(Strict):
     """Who proposes; see ``tuning/samplers.py``."""
 
-    name: Literal["tpe", "tpe-multivariate", "gp", "qmc", "random", "grid"] = "tpe"
+    name: Literal["tpe", "tpe-multivariate", "gp", "cmaes", "qmc", "nsga2", "random", "grid"] = (
+        "tpe"
+    )
     startup_trials: int = Field(default=60, ge=0)
     """Random proposals before a model is trusted."""
     random_share: float = Field(default=0.1, ge=0, le=1)  # untuned
     """Share of later proposals that stays random, so that no corner is given up for ever."""
     variations: int = Field(default=0, ge=0)
     """Proposals that follow the `try_first` ones: small random variations around them."""
+    population: int | None = Field(default=None, ge=4)
+    """Trials of a generation of `cmaes` (default: 4 + 3 ln of the number of ranges) or `nsga2`."""
     seed: int = Field(default=0, ge=0)
 
 
@@ -92,6 +101,9 @@ class Resources(Strict):
     cpus_per_trial: float = Field(default=1.0, gt=0)
     parallel_trials: int | None = Field(default=None, ge=1)
     retries: int = Field(default=2, ge=0)
+    """Further attempts at a trial whose worker crashed; one that was sent away costs none."""
+    stall_retries: int = Field(default=2, ge=0)  # untuned
+    """Further attempts at a trial of which an epoch hung."""
     images_on_gpu: Literal["auto", "always", "never"] = "auto"
     """Whether the training set is kept in the GPU's memory; auto: where it fits twice."""
 
@@ -103,6 +115,8 @@ class SearchSpec(Strict):
     data: Data
     parameters: dict[str, Parameter] = Field(min_length=1)
     fixed: Settings = Field(default_factory=dict)
+    objectives: Annotated[tuple[Objective, ...], Field(strict=False, min_length=1)] = ("val_mae",)
+    """What is minimised, the validation error first."""
     try_first: tuple[Settings, ...] = Field(default=(), strict=False)
     sampler: Sampler = Sampler()
     stopping: Stopping = Stopping()
@@ -133,6 +147,7 @@ def load_spec(path: Path) -> SearchSpec:
     except ValidationError as error:
         raise _first_fault(error, file) from error
     _check_settings(spec, file)
+    check_together(spec, file)
     return spec
 
 

@@ -5,25 +5,37 @@ parameters, its value after every epoch, its metrics, why it ended. The driver i
 and can be rebuilt from this at any moment.
 """
 
+import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError
 from optuna.samplers import RandomSampler
-from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
+from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage, _CachedStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy.exc import OperationalError
 
+from tuning.distributions import distribution
 from tuning.exits import FATES, ExitReason
-from tuning.records import EpochRecord, SearchRecord, TrialRecord
-from tuning.samplers import configuration, distribution, propose
+from tuning.lease import Holder, Lease, holders, prepare
+from tuning.records import Attempt, EpochRecord, SearchRecord, TrialRecord
+from tuning.samplers import configuration, propose
 from tuning.space import Settings
-from tuning.spec import SearchSpec
-from tuning.study_records import BEGUN_AFTER, CONTINUES, EPOCH, number_of, trial_records
+from tuning.spec import Objective, SearchSpec
+from tuning.study_records import (
+    ATTEMPT,
+    BEGUN_AFTER,
+    CONTINUES,
+    EPOCH,
+    attempts_of,
+    number_of,
+    trial_records,
+)
+from tuning.study_storage import TOKEN, Patient, Rdb, away, unreachable
 from tuning.study_view import Finished
 from usererror import UserError
 
@@ -33,20 +45,28 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 class Storage:
     """The database in which studies lie.
 
+    Args:
+        url: SQLAlchemy's name of it.
+        patience_s: for how long calls wait for a server that is away; a driver has some. To open
+            it, it must be there.
+
     Raises:
         UserError: it cannot be reached.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, patience_s: float = 0.0) -> None:
         with _reachable():
-            engine: dict[str, Any] = {"pool_pre_ping": True}
-            self._storage: BaseStorage = RDBStorage(url, engine_kwargs=engine)
+            self._rdb: Rdb | None = Rdb(url)
+            prepare(self._rdb.engine)
+        self._patient: Patient | None = Patient(self._rdb, patience_s)
+        self._memory: InMemoryStorage | None = None
 
     @classmethod
     def in_memory(cls) -> "Storage":
         """A storage that lasts as long as its process: for simulations."""
         storage = cls.__new__(cls)
-        storage._storage = InMemoryStorage()
+        storage._rdb = storage._patient = None
+        storage._memory = InMemoryStorage()
         return storage
 
     def __enter__(self) -> Self:
@@ -57,14 +77,51 @@ class Storage:
 
     def close(self) -> None:
         """Gives its connections back; studies opened through it are of no more use."""
-        self._storage.remove_session()
-        if isinstance(self._storage, RDBStorage):
-            self._storage.engine.dispose()
+        if self._rdb is not None:
+            self._rdb.remove_session()
+            self._rdb.engine.dispose()
+
+    def hurry(self, patience_s: float) -> None:
+        """From now on no call waits longer than that for a server that is away."""
+        if self._patient is not None:
+            self._patient.patience_s = min(self._patient.patience_s, patience_s)
+
+    @property
+    def fault(self) -> UserError | None:
+        """Why a call failed for good, if one did: no driver can go on after it."""
+        return self._patient.fault if self._patient is not None else None
+
+    @contextmanager
+    def driving(self, name: str, say: Callable[[str], None]) -> Iterator[None]:
+        """The right to write a search, and to no other driver meanwhile: all that is written
+        through this storage is valid only with it.
+
+        Raises:
+            UserError: another driver lives.
+        """
+        if self._rdb is None:
+            raise ValueError("a search in memory has no other driver")
+        lease = Lease(self._rdb.engine, name)
+        with _reachable():
+            lease.take(say)
+        self._rdb.lease = lease
+        try:
+            yield
+        finally:
+            self._rdb.lease = None
+            lease.release()
+
+    def drivers(self) -> dict[str, Holder]:
+        """The living driver of each search that has one."""
+        if self._rdb is None:
+            return {}
+        with _reachable():
+            found = holders(self._rdb.engine)
+        return {name: holder for name, holder in found.items() if holder.is_living}
 
     def names(self) -> list[str]:
         """Names of all searches, the oldest first."""
-        with _reachable():
-            studies = self._storage.get_all_studies()
+        studies = self._fresh().get_all_studies()
         found = [s for s in studies if "spec" in s.user_attrs]
         return [s.study_name for s in sorted(found, key=lambda s: s.user_attrs["created_ms"])]
 
@@ -81,19 +138,20 @@ class Storage:
             UserError: there is another search of that name.
         """
         try:
-            with _reachable():
-                study = optuna.create_study(
-                    storage=self._storage,
-                    sampler=RandomSampler(),
-                    study_name=name,
-                    direction="minimize",
-                )
+            study = optuna.create_study(
+                storage=self._fresh(),
+                sampler=RandomSampler(),
+                study_name=name,
+                directions=["minimize"] * len(spec.objectives),
+            )
         except DuplicatedStudyError:
-            known = self.open(name)
+            study = self._load(name)
+        if "spec" in study.user_attrs:  # else it is new, or its first driver died right here
+            known = Study(study, clock)
             record = known.record()
             if record.spec != spec or record.fingerprint != fingerprint:
                 rule = "a search keeps its file and its data"
-                raise UserError(name, "another search has this name", rule=rule) from None
+                raise UserError(name, "another search has this name", rule=rule)
             return known
         study.set_user_attr("fingerprint", fingerprint)
         study.set_user_attr("created_ms", (clock or now_ms)())
@@ -110,11 +168,16 @@ class Storage:
         if name not in names:
             known = f"known: {', '.join(names[-5:])}" if names else "there are no searches yet"
             raise UserError(name, "no such search", rule=known, remedy="see `hopetune ls`")
-        with _reachable():
-            study = optuna.load_study(
-                storage=self._storage, sampler=RandomSampler(), study_name=name
-            )
-            return Study(study, clock)
+        return Study(self._load(name), clock)
+
+    def _load(self, name: str) -> optuna.Study:
+        return optuna.load_study(storage=self._fresh(), sampler=RandomSampler(), study_name=name)
+
+    def _fresh(self) -> BaseStorage:
+        """With a memory of its own for trials that are over, which never change."""
+        if self._memory is not None:
+            return self._memory
+        return _CachedStorage(cast(RDBStorage, self._patient))
 
 
 class Study:
@@ -147,7 +210,7 @@ class Study:
         if settings is None:
             return None
         attributes = {"started_ms": self._clock(), "tried_first": index < len(self.spec.try_first)}
-        number = self._begin(settings, attributes, {})
+        number = self._begin(settings, attributes, {}, self._sampled_from.notes)
         self._entry_of[number] = number
         self._known.add(configuration(settings))
         return number, settings
@@ -166,7 +229,8 @@ class Study:
             "started_ms": self._clock(),
         }
         settings = dict(paused.params)
-        entry = self._begin(settings, attributes, paused.intermediate_values)
+        values, notes = paused.intermediate_values, paused.system_attrs
+        entry = self._begin(settings, attributes, values, notes)
         self._open[number] = self._open.pop(entry)
         self._entry_of[number] = entry
         return settings
@@ -198,11 +262,20 @@ class Study:
             "restored": record.restored,
         }
         storage.set_trial_user_attr(entry.id, f"{EPOCH}{record.epoch:04d}", kept)
-        entry.add(record.epoch, value)
+        entry.add(record.epoch, record.metrics)
         return True
 
-    def record_node(self, number: int, node: str) -> None:
-        self._study._storage.set_trial_user_attr(self._open[number].id, "node", node)
+    def record_attempt(self, number: int, attempt: Attempt) -> None:
+        """Keeps an attempt at a trial as it stands now."""
+        entry = self._open[number]
+        name = f"{ATTEMPT}{attempt.number:04d}"
+        self._study._storage.set_trial_user_attr(entry.id, name, dataclasses.asdict(attempt))
+        entry.attempts[attempt.number] = attempt
+
+    def attempts(self, number: int) -> tuple[Attempt, ...]:
+        """The attempts that were kept of an open trial, in their order."""
+        kept = self._open[number].attempts
+        return tuple(kept[n] for n in sorted(kept))
 
     def decided_until(self, number: int) -> int:
         """Epochs up to this one have been judged: a trial that was taken up does not pause there
@@ -214,7 +287,8 @@ class Study:
         return max(self._open[number].epochs, default=0)
 
     def finish(self, number: int, reason: ExitReason, detail: str | None = None) -> None:
-        """Ends a stretch of a trial; a completed one's value is its best validation MAE."""
+        """Ends a stretch of a trial; a completed one's value is its best validation MAE, with the
+        other objectives as its last epoch reported them."""
         entry = self._open.pop(number)
         storage = self._study._storage
         storage.set_trial_user_attr(entry.id, "exit_reason", reason.value)
@@ -225,8 +299,8 @@ class Study:
             # As Optuna has it: above zero is infeasible, and samplers keep away from it.
             optuna.trial.Trial(self._study, entry.id).set_constraint("fits_into_memory", 1.0)
         state = TrialState[FATES[reason].study_state]
-        value = entry.best if state == TrialState.COMPLETE else None
-        self._study.tell(entry.number, value, state=state)
+        values = entry.values(self.spec.objectives) if state == TrialState.COMPLETE else None
+        self._study.tell(entry.number, values, state=state)
 
     def finish_running(self, reason: ExitReason, detail: str) -> None:
         """Ends every trial that is still running."""
@@ -254,9 +328,8 @@ class Study:
 
     def record(self) -> SearchRecord:
         """All that is known of the search now."""
-        with _reachable():
-            attributes = self._study.user_attrs
-            trials = self._trials()
+        attributes = self._study.user_attrs
+        trials = self._trials()
         return SearchRecord(
             name=self.name,
             spec=self.spec,
@@ -269,15 +342,21 @@ class Study:
         )
 
     def _begin(
-        self, settings: Settings, attributes: dict[str, Any], values: dict[int, float]
+        self,
+        settings: Settings,
+        attributes: dict[str, Any],
+        values: dict[int, float],
+        notes: dict[str, Any],
     ) -> int:
-        """A new running entry, written in one step; returns its number."""
+        """A new running entry, written in one step; returns its number. ``notes`` are those of the
+        sampler that proposed it."""
         parameters = self.spec.parameters
         template = create_trial(
             state=TrialState.RUNNING,
             params=settings,
             distributions={name: distribution(name, parameters[name]) for name in settings},
-            user_attrs=attributes,
+            user_attrs=attributes | {TOKEN: uuid.uuid4().hex},
+            system_attrs=dict(notes),
             intermediate_values=values,
         )
         storage = self._study._storage
@@ -298,14 +377,25 @@ class _Entry:
     ) -> None:
         self.id, self.number = trial_id, number
         self.begun_after: int = attributes.get(BEGUN_AFTER, 0)
+        self.attempts = {attempt.number: attempt for attempt in attempts_of(attributes)}
         self.epochs: set[int] = set()
         self.best: float | None = None
-        for epoch, value in values.items():
-            if f"{EPOCH}{epoch:04d}" in attributes:  # else a driver died between the two writes
-                self.add(epoch, value)
+        self._metrics: dict[str, float] = {}
+        """As reported last."""
+        for epoch in sorted(values):
+            kept = attributes.get(f"{EPOCH}{epoch:04d}")
+            if kept is not None:  # else a driver died between the two writes
+                self.add(epoch, kept["metrics"])
 
-    def add(self, epoch: int, value: float) -> None:
+    def values(self, objectives: Sequence[Objective]) -> list[float]:
+        """Of a trial that is complete."""
+        best = {} if self.best is None else {"val_mae": self.best}
+        return [(self._metrics | best)[name] for name in objectives]
+
+    def add(self, epoch: int, metrics: dict[str, float]) -> None:
+        value = metrics["val_mae"]
         self.epochs.add(epoch)
+        self._metrics = metrics
         if math.isfinite(value) and (self.best is None or value < self.best):
             self.best = value
 
@@ -327,10 +417,8 @@ def _tuples(value: Any) -> Any:
 def _reachable() -> Iterator[None]:
     try:
         yield
-    except OperationalError as error:
-        raise UserError(
-            "settings.study_url",
-            "the study database cannot be reached",
-            got=str(error.orig).strip().splitlines()[0],
-            remedy="check that it is up (`hopetune status`)",
-        ) from None
+    except Exception as error:
+        why = away(error)
+        if why is None:
+            raise
+        raise unreachable(why) from None

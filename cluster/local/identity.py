@@ -3,9 +3,11 @@
 Standard library only on Linux, because :mod:`cluster.local.launch` imports this in every start.
 """
 
+import uuid
 from pathlib import Path
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_PIDS = Path("/proc/self/ns/pid")
 
 
 def start_mark(pid: int) -> str | None:
@@ -27,6 +29,14 @@ def start_mark(pid: int) -> str | None:
     if state in "ZX" and threads <= 1:
         return None
     return f"{_BOOT_ID.read_text(encoding='ascii').strip()}:{start_ticks}"
+
+
+def machine_mark() -> str:
+    """What tells this machine from every other one on which the same pid means another process: on
+    Linux the boot and the space of pids, which a container has of its own."""
+    if not _BOOT_ID.exists():
+        return f"{uuid.getnode():x}"
+    return f"{_BOOT_ID.read_text(encoding='ascii').strip()}:{_PIDS.readlink()}"
 
 
 def _create_time(pid: int) -> str | None:

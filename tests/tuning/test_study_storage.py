@@ -1,0 +1,176 @@
+"""A study outlasts its database's absence, and nothing is in it twice."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
+
+from cluster.local import postgres
+from cluster.local.ports import LOOPBACK
+from tuning.exits import ExitReason
+from tuning.records import EpochRecord
+from tuning.space import Range
+from tuning.spec import Budget, Data, SearchSpec
+from tuning.study import Storage, Study
+from usererror import UserError
+
+SPEC = SearchSpec(
+    name="small",
+    data=Data(train="/data/train"),
+    parameters={"learning_rate": Range(low=1e-5, high=1e-3, log=True)},
+    budget=Budget(trials=100, epochs=3),
+)
+
+
+def epoch(number: int) -> EpochRecord:
+    return EpochRecord(number, 1000 + number, {"val_mae": 9.0 - number}, "key", restored=False)
+
+
+def whole_trial(study: Study) -> int:
+    found = study.ask()
+    assert found is not None
+    number, _ = found
+    for index in (1, 2, 3):
+        study.record_epoch(number, epoch(index))
+    study.finish(number, ExitReason.COMPLETED)
+    return number
+
+
+class OwnPostgres:
+    """A PostgreSQL of this test alone, which may be killed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._data = folder / "data"
+        self._data.mkdir(mode=0o700)
+        if os.geteuid() == 0:
+            os.chown(self._data, 65534, 65534)
+        with socket.socket() as probe:
+            probe.bind((LOOPBACK, 0))
+            self._port: int = probe.getsockname()[1]
+        self.url = f"postgresql+psycopg://postgres@{LOOPBACK}:{self._port}/postgres"
+        made = self._run("initdb", "--auth=trust", "--username=postgres", "--no-sync").wait()
+        assert made == 0
+        self.start()
+
+    def start(self) -> None:
+        options = (f"listen_addresses={LOOPBACK}", f"port={self._port}")
+        options = (*options, "unix_socket_directories=")
+        self._process = self._run("postgres", *(part for o in options for part in ("-c", o)))
+        self._wait()
+
+    def kill(self, how: signal.Signals) -> None:
+        children = psutil.Process(self._process.pid).children(recursive=True)
+        self._process.send_signal(how)
+        for child in children if how == signal.SIGKILL else []:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.send_signal(how)
+        self._process.wait(timeout=60)
+
+    def _run(self, name: str, *options: str) -> "subprocess.Popen[bytes]":
+        program = str(postgres._binary(name, self._data))
+        command = [*postgres._as_allowed_user(), program, "-D", str(self._data), *options]
+        quiet = subprocess.DEVNULL
+        return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet)
+
+    def _wait(self) -> None:
+        until = time.monotonic() + 60
+        while True:
+            try:
+                psycopg.connect(self.url.replace("+psycopg", ""), connect_timeout=2).close()
+            except psycopg.OperationalError:
+                assert time.monotonic() < until
+                time.sleep(0.1)
+            else:
+                return
+
+
+@pytest.fixture
+def own_postgres(tmp_path: Path) -> Iterator[OwnPostgres]:
+    server = OwnPostgres(tmp_path)
+    yield server
+    server.kill(signal.SIGINT)
+
+
+@pytest.mark.servers
+def test_a_killed_database_costs_nothing_but_time(
+    own_postgres: OwnPostgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    done: list[int] = []
+    ending = threading.Event()
+
+    def write() -> None:
+        with Storage(own_postgres.url, patience_s=90) as storage, storage.driving("x", print):
+            study = storage.create("x", SPEC, "abc")
+            while not ending.is_set():
+                done.append(whole_trial(study))
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    for how in (signal.SIGKILL, signal.SIGINT, signal.SIGKILL):
+        begun = len(done)
+        while len(done) < begun + 2:
+            assert writer.is_alive()
+            time.sleep(0.01)
+        own_postgres.kill(how)
+        own_postgres.start()
+    begun = len(done)
+    while len(done) < begun + 2 and writer.is_alive():
+        time.sleep(0.01)
+    ending.set()
+    writer.join()
+    with Storage(own_postgres.url) as storage:
+        study = storage.open("x")
+        record = study.record()
+        assert len(study._trials()) == len(done), "no entry twice, none lost"
+    assert [t.number for t in record.trials] == done
+    assert {t.state for t in record.trials} == {"COMPLETE"}
+    assert all(sorted(t.curve) == [1, 2, 3] for t in record.trials)
+    assert "the study database is away" in caplog.text
+    assert "the study database is back" in caplog.text
+
+
+@pytest.mark.servers
+def test_patience_has_an_end(own_postgres: OwnPostgres) -> None:
+    with Storage(own_postgres.url, patience_s=1) as storage:
+        study = storage.create("x", SPEC, "abc")
+        own_postgres.kill(signal.SIGKILL)
+        try:
+            with pytest.raises(UserError, match="the study database cannot be reached"):
+                study.ask()
+            assert storage.fault is not None
+        finally:
+            own_postgres.start()
+
+
+@pytest.mark.parametrize("lost", range(12))
+def test_a_write_whose_confirmation_is_lost_is_done_once(tmp_path: Path, lost: int) -> None:
+    """The ``lost``-th commit from here on arrives, but its sender is told that it did not."""
+    with Storage(f"sqlite:///{tmp_path}/study.db", patience_s=30) as storage:
+        study = storage.create("x", SPEC, "abc")
+        assert storage._rdb is not None
+        commits = 0
+
+        def break_off(session: object) -> None:
+            nonlocal commits
+            commits += 1
+            if commits == lost + 1:
+                raise OperationalError("commit", {}, ConnectionError("the line is cut"))
+
+        event.listen(storage._rdb.scoped_session, "after_commit", break_off)
+        assert [whole_trial(study), whole_trial(study)] == [0, 1]
+        assert commits > lost
+        assert len(study._trials()) == 2
+        record = storage.open("x").record()
+        assert [t.state for t in record.trials] == ["COMPLETE", "COMPLETE"]
+        assert all(sorted(t.curve) == [1, 2, 3] for t in record.trials)
