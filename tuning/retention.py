@@ -13,9 +13,10 @@ from enum import IntEnum
 from headpose.config import TrainConfig
 from headpose.schedule import SCHEDULE_FIELDS, schedule_of
 from tuning.exits import ExitReason
+from tuning.legal import field_kind
 from tuning.records import SearchRecord, TrialRecord
 from tuning.space import Choices, Range, Settings, Value
-from tuning.spec import SearchSpec, field_kind
+from tuning.spec import SearchSpec
 from usererror import UserError
 
 DAY_MS = 24 * 3600 * 1000

@@ -81,8 +81,8 @@ class Uploads:
 
     def close(self) -> None:
         """Ends the uploads; what has not been stored stays in the spool."""
-        self._closed.set()
         with self._changed:
+            self._closed.set()
             self._changed.notify_all()
 
     def _make_room(self, needed_bytes: int) -> None:
@@ -113,7 +113,7 @@ class Uploads:
                 self._adopt()
                 looked_s = time.monotonic()
             with self._changed:
-                if not self._waiting:
+                if not self._waiting and not self._closed.is_set():
                     self._changed.wait(ADOPT_S)
                 if self._waiting:
                     self._in_hand = self._waiting.popleft()

@@ -142,8 +142,12 @@ def left_behind() -> dict[str, object]:
 
 
 def test_a_trial_leaves_nothing_behind(
-    worker: Worker, objects: MemoryObjects, prepared: Path
+    objects: MemoryObjects, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("HOPETUNE_STATE_DIR", str(tmp_path))
+    # Else the look for orphans may have the spool's lock open while files are counted.
+    monkeypatch.setattr("tuning.uploads.ADOPT_S", 1e6)
+    worker = worker_on(objects, tmp_path / "spool")
     spec = spec_of(prepared, epochs=1)
     list(worker.start(spec, SECOND))
     worker.close()
@@ -158,6 +162,7 @@ def test_a_trial_leaves_nothing_behind(
         worker.close()
         assert left_behind() == before
     assert worker.take_notes() == [], "the data are placed once"
+    ended(worker)
 
 
 def test_the_next_trial_begins_while_the_last_checkpoint_is_on_its_way(
