@@ -26,7 +26,7 @@ def main() -> int:
     """Runs what the arguments ask for."""
     given = _arguments()
     indices = given.only or range(given.start, given.start + given.faults)
-    root = Path(tempfile.mkdtemp(prefix="chaos-"))
+    root = Path(tempfile.mkdtemp(prefix="hopetune-chaos-"))
     began_s = time.time()
     with world(root, NODES, LONG) as found:
         suite = Suite(found, given.seed, [k for k in KINDS if k not in (given.without or ())])

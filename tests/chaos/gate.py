@@ -1,4 +1,4 @@
-"""A gate before a server: relays TCP, can be shut, and keeps an access log of what is stored.
+"""A gate before a server: relays TCP, can be shut, and keeps a log of what is stored and removed.
 
 Every client gets a door (a port) of its own, so the log says who stored what. Bytes are passed on
 as they are; the reader beside them only looks (HTTP/1.1 with lengths, as boto3 speaks it).
@@ -22,11 +22,12 @@ _KEPT = "manifest.json"
 
 
 @dataclass(frozen=True)
-class Stored:
-    """One PUT that was answered; ``at_s`` seconds since the epoch."""
+class Change:
+    """A PUT or DELETE that was answered; ``at_s`` seconds since the epoch."""
 
     at_s: float
     client: str
+    method: str
     key: str
     status: int
     body: bytes
@@ -46,7 +47,7 @@ class Gate:
         self._listeners: list[socket.socket] = []
         self._living: set[socket.socket] = set()
         self._lock = threading.Lock()
-        self.log: list[Stored] = []
+        self.log: list[Change] = []
 
     def door(self, client: str) -> int:
         """A port through which ``client`` reaches the server."""
@@ -135,7 +136,7 @@ class _Exchange:
     """Requests and answers of one connection, one after the other."""
 
     client: str
-    log: list[Stored]
+    log: list[Change]
     head: bytes = b""
     missing: int = 0
     """Bytes of the present request's body that are still to come."""
@@ -170,13 +171,18 @@ class _Exchange:
         self.missing = int(headers.get("content-length", 0))
 
     def answered(self, chunk: bytes) -> None:
-        """What the server says; only the status line of an answer to a PUT is of interest."""
-        if self.method != "PUT" or self.is_blind or not chunk.startswith(b"HTTP/1."):
+        """What the server says; only the status line of an answer to a change is of interest."""
+        if (
+            self.method not in ("PUT", "DELETE")
+            or self.is_blind
+            or not chunk.startswith(b"HTTP/1.")
+        ):
             return
         if chunk.startswith(b"HTTP/1.1 100"):
             chunk = chunk.split(b"\r\n\r\n", 1)[-1]
             if not chunk.startswith(b"HTTP/1."):
                 return
         status = int(chunk.split(b" ", 2)[1])
-        self.log.append(Stored(time.time(), self.client, self.key, status, bytes(self.body)))
+        body = bytes(self.body)
+        self.log.append(Change(time.time(), self.client, self.method, self.key, status, body))
         self.method = ""

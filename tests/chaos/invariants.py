@@ -3,6 +3,7 @@
 Each check returns what it found wrong, in words; nothing is raised, so that all are made.
 """
 
+import hashlib
 import json
 import time
 from collections import Counter
@@ -12,6 +13,7 @@ from mlflow.entities import Run as MlflowRun
 from safetensors import SafetensorError
 from safetensors.torch import load
 
+from tests.chaos.driving import hopetune
 from tests.chaos.hits import Hit
 from tests.chaos.lineage import repeated, runs_of
 from tests.chaos.watching import Trial
@@ -19,6 +21,8 @@ from tests.chaos.world import World
 
 ENDING_S = 30.0
 """How long workers may take to leave after the search has ended; untuned."""
+KEPT = 3
+"""`checkpoints.keep_top`, whose weights stay; the default."""
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 
 
@@ -30,7 +34,8 @@ def check(world: World, search: str, hits: Sequence[Hit], wanted: Sequence[Trial
         *equals_undisturbed(trials, wanted),
         *mlflow_equals_study(world, search, trials),
         *nothing_trained_twice(world, trials, hits),
-        *checkpoints_are_whole(world, trials),
+        *weights_are_whole(world, search, trials),
+        *nothing_is_left_over(world, search),
         *nobody_is_left(world),
     ]
     return [f"{search}: {fault}" for fault in found]
@@ -111,7 +116,7 @@ def _run_equals(world: World, trial: Trial, run: MlflowRun) -> list[str]:
 def nothing_trained_twice(world: World, trials: Sequence[Trial], hits: Sequence[Hit]) -> list[str]:
     """No epoch that was stored when its trial was hit; what it cost is noted with the hit."""
     found = []
-    runs = runs_of(list(world.s3.log), trials)
+    runs = runs_of(world.changes(), trials)
     for first, again in repeated(runs):
         name = f"trial {first.trial} epoch {first.epoch}"
         before = [h for h in hits if h.at_s < again.seen_s and h.hits(first.trial)]
@@ -121,43 +126,61 @@ def nothing_trained_twice(world: World, trials: Sequence[Trial], hits: Sequence[
         hit = before[-1]
         hit.lost_epochs += 1
         hit.lost_s += first.seconds
-        stored_s = first.stored_s({key for h in before for key in h.damaged})
-        if stored_s is not None and stored_s < hit.at_s:
+        stored_s = first.stored_at(hit.at_s, {key for h in before for key in h.damaged})
+        if stored_s is not None:
             ago = hit.at_s - stored_s
             what = f"stored {ago:.1f} s before fault {hit.index} and trained again"
             found.append(f"work: {name} was {what}")
     return found
 
 
-def checkpoints_are_whole(world: World, trials: Sequence[Trial]) -> list[str]:
-    """The best checkpoint of each completed trial is there, fits its sha256 and loads."""
+def weights_are_whole(world: World, search: str, trials: Sequence[Trial]) -> list[str]:
+    """Each completed trial's best weights lie among the artifacts of its run, those of the best
+    trials among the checkpoints too; all fit the sha256 of their manifest and load."""
     found = []
-    for trial in trials:
-        key = trial.best_key
-        if trial.state != "COMPLETE" or key is None:
-            continue
-        manifest = world.store.get(f"checkpoints/{key}/manifest.json")
+    runs = {run.data.tags.get("hopetune.trial"): run for run in world.runs.of(search)}
+    done = [t for t in trials if t.state == "COMPLETE" and t.best_key and t.value is not None]
+    best = sorted(done, key=lambda t: (t.value, t.number))[:KEPT]
+    for trial in done:
+        name = f"store: trial {trial.number}"
+        manifest = world.store.get(f"checkpoints/{trial.best_key}/manifest.json")
         if manifest is None:
-            found.append(f"store: trial {trial.number}: its best checkpoint is missing")
+            found.append(f"{name}: the manifest of its best epoch is missing")
             continue
-        sums = sums_of(manifest)
-        if fault := world.store.fault_of(key, sums):
-            found.append(f"store: trial {trial.number}: {fault}")
-            continue
-        weights = next(name for name in sums if name.startswith("weights"))
-        try:
-            load(world.store.get(f"checkpoints/{key}/{weights}") or b"")
-        except SafetensorError as error:
-            found.append(f"store: trial {trial.number}: {error}")
+        part = json.loads(manifest)["parts"]["weights"]
+        places = [f"checkpoints/{trial.best_key}/{part['name']}"] if trial in best else []
+        if run := runs.get(str(trial.number)):
+            folder = f"mlflow/{run.info.experiment_id}/{run.info.run_id}/artifacts/checkpoint"
+            places.append(f"{folder}/weights.safetensors")
+        for place in places:
+            if fault := _fault(world.store.get(place), part["sha256"]):
+                found.append(f"{name}: {place} {fault}")
     return found
 
 
-def sums_of(manifest: bytes) -> dict[str, str]:
-    """The sha256 of a checkpoint's objects by their names."""
-    said = json.loads(manifest)
-    if "parts" in said:
-        return {part["name"]: part["sha256"] for part in said["parts"].values()}
-    return dict(said["sha256"])
+def _fault(content: bytes | None, sha256: str) -> str | None:
+    if content is None:
+        return "is missing"
+    if hashlib.sha256(content).hexdigest() != sha256:
+        return "does not have the sha256 of its manifest"
+    try:
+        load(content)
+    except SafetensorError as error:
+        return f"does not load: {error}"
+    return None
+
+
+def nothing_is_left_over(world: World, search: str) -> list[str]:
+    """The driver has collected at its end all that retention does not keep: `hopetune gc` finds
+    nothing, and its list of what nobody explains is empty."""
+    said = hopetune("gc", "--json", environment=world.operator_environment())
+    if said.returncode != 0:
+        return [f"store: `hopetune gc` failed: {said.stderr.strip()}"]
+    survey = json.loads(said.stdout)
+    left = {"collectable": survey["collectable"].get(search)}
+    if world.is_alone:
+        left |= {name: survey[name] for name in ("orphans", "young")}
+    return [f"store: left over, {name}: {what}" for name, what in left.items() if what]
 
 
 def nobody_is_left(world: World) -> list[str]:

@@ -7,10 +7,11 @@ whole history of the training that it comes from. An epoch of which no trace is 
 neither reported nor stored: it was in flight when its worker was hit.
 """
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from tests.chaos.gate import Stored
+from tests.chaos.gate import Change
 from tests.chaos.watching import TIMING, Trial
 
 
@@ -25,13 +26,20 @@ class Run:
     stored: dict[str, float] = field(default_factory=dict)
     """When checkpoints that hold it were whole in the store, by their keys: its own one, and those
     of later epochs that came from it."""
+    collected: dict[str, float] = field(default_factory=dict)
+    """When parts of them were removed again, as later ones had taken their place."""
 
-    def stored_s(self, damaged: Collection[str]) -> float | None:
-        """Since when it lay in the store, but for checkpoints that were damaged since."""
-        return min((at for key, at in self.stored.items() if key not in damaged), default=None)
+    def stored_at(self, moment_s: float, damaged: Collection[str]) -> float | None:
+        """Since when it lay in the store, if it did at a moment; damaged ones do not count."""
+        there = [
+            at_s
+            for key, at_s in self.stored.items()
+            if at_s < moment_s < self.collected.get(key, math.inf) and key not in damaged
+        ]
+        return min(there, default=None)
 
 
-def runs_of(log: Iterable[Stored], trials: Sequence[Trial]) -> dict[tuple[int, int], list[Run]]:
+def runs_of(log: Iterable[Change], trials: Sequence[Trial]) -> dict[tuple[int, int], list[Run]]:
     """All training runs by trial and epoch, the first one first."""
     found: dict[tuple[int, int, tuple[float, ...]], Run] = {}
 
@@ -47,8 +55,15 @@ def runs_of(log: Iterable[Stored], trials: Sequence[Trial]) -> dict[tuple[int, i
             trial_of[epoch.key] = trial.number
             trial_of[epoch.key.split("/")[0]] = trial.number  # its trunk, where keys have one
             saw(trial.number, number, epoch.metrics, epoch.at_s)
+    removed: dict[str, float] = {}
     for put in log:
-        if not put.key.endswith("/manifest.json") or "/checkpoints/" not in put.key:
+        if "/checkpoints/" not in put.key:
+            continue
+        if put.method == "DELETE":
+            key = put.key.split("/checkpoints/")[1].rpartition("/")[0]
+            removed.setdefault(key, put.at_s)
+            continue
+        if not put.key.endswith("/manifest.json"):
             continue
         key, history = put.json()["key"], put.json()["history"]
         owner = trial_of.get(key, trial_of.get(key.split("/")[0]))
@@ -58,6 +73,8 @@ def runs_of(log: Iterable[Stored], trials: Sequence[Trial]) -> dict[tuple[int, i
             run = saw(owner, number, metrics, put.at_s)
             if put.status == 200:
                 run.stored.setdefault(key, put.at_s)
+    for run in found.values():
+        run.collected = {key: removed[key] for key in run.stored if key in removed}
     by_epoch: dict[tuple[int, int], list[Run]] = {}
     for run in sorted(found.values(), key=lambda run: run.seen_s):
         by_epoch.setdefault((run.trial, run.epoch), []).append(run)

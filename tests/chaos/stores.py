@@ -1,7 +1,6 @@
 """S3 and MLflow from outside, by their own clients."""
 
 import configparser
-import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,10 +33,15 @@ class Store:
             config=Config(s3={"addressing_style": "path"}),
         )
 
-    def keys(self, below: str) -> Iterator[str]:
+    def written(self, below: str) -> Iterator[tuple[str, float]]:
+        """Keys, and when each was written, in seconds since the epoch."""
         pages = self.client.get_paginator("list_objects_v2")
         for page in pages.paginate(Bucket=self.bucket, Prefix=below):
-            yield from (entry["Key"] for entry in page.get("Contents", ()))
+            for entry in page.get("Contents", ()):
+                yield entry["Key"], entry["LastModified"].timestamp()
+
+    def keys(self, below: str) -> Iterator[str]:
+        yield from (key for key, _ in self.written(below))
 
     def get(self, key: str) -> bytes | None:
         try:
@@ -68,16 +72,6 @@ class Store:
         else:
             del content[0 if how == "empty" else len(content) // 2 :]
         self.client.put_object(Bucket=self.bucket, Key=weights, Body=bytes(content))
-
-    def fault_of(self, checkpoint: str, sums: dict[str, str]) -> str | None:
-        """What is wrong with the parts of a checkpoint, given their sha256 by name."""
-        for name, sha256 in sums.items():
-            content = self.get(f"checkpoints/{checkpoint}/{name}")
-            if content is None:
-                return f"{name} is missing"
-            if hashlib.sha256(content).hexdigest() != sha256:
-                return f"{name} does not have its sha256"
-        return None
 
 
 class Runs:

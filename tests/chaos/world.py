@@ -15,7 +15,7 @@ from cluster.local.servers import down, up
 from cluster.local.state import StateDir
 from cluster.settings import RAY_ON_LOOPBACK, load_settings, to_toml
 from tests.chaos.driving import Driver
-from tests.chaos.gate import Gate
+from tests.chaos.gate import Change, Gate
 from tests.chaos.nodes import Node, wait_until
 from tests.chaos.searches import Size, publish_faces, write_file
 from tests.chaos.stores import Runs, Store
@@ -46,18 +46,24 @@ class World:
     Every node has settings of its own: its state directory (spool, data cache) and its door to S3.
     """
 
+    is_alone = True
+    """Whether nobody else uses these servers."""
+
     def __init__(self, root: Path, nodes: int, size: Size) -> None:
         self.root = root
         self.size = size
         self._count = nodes
         self.nodes: list[Node] = []
+        self.state = root / "state"
+        self.searches: list[str] = []
+        """Those that were begun here."""
 
     def start(self) -> None:
         """Servers, gates, nodes, data."""
         os.environ.update(QUICK)
-        _wish_for_quiet_ports(self.root / "state")
+        _wish_for_quiet_ports(self.state)
         self.restore()
-        self.settings = load_settings(self.root / "state")
+        self.settings = load_settings(self.state)
         self.watcher = Watcher(self.settings.require("study_url"))
         self.store = Store(self.settings)
         self.runs = Runs(self.settings)
@@ -80,7 +86,7 @@ class World:
                 getattr(self, gate).close()
         if hasattr(self, "watcher"):
             self.watcher.close()
-        down(self.root / "state", progress=lambda _: None)
+        down(self.state, progress=lambda _: None)
 
     # -- searches ----------------------------------------------------------------------------------
 
@@ -89,9 +95,14 @@ class World:
         for prefix in ("checkpoints/", "damaged/"):
             self.store.delete_below(prefix)
         self.s3.log.clear()
+        self.searches.append(search)
         for node in self.nodes:
             self._write_settings(node, search)
         return Driver(self.file, search, self.driver_environment())
+
+    def operator_environment(self) -> dict[str, str]:
+        """Of a command that needs no gate."""
+        return {"HOPETUNE_STATE_DIR": str(self.state)}
 
     def driver_environment(self) -> dict[str, str]:
         s3, mlflow = self._driver_doors
@@ -102,16 +113,20 @@ class World:
         path = self._write(self.root / "driver.toml", changed)
         return {"HOPETUNE_SETTINGS": str(path)}
 
+    def changes(self) -> list[Change]:
+        """What has been stored and removed since the search began."""
+        return list(self.s3.log)
+
     # -- servers and nodes -------------------------------------------------------------------------
 
     def server(self, name: str) -> list[psutil.Process]:
         """The processes of a local server, the first one first; see ``cluster.local``."""
-        record = processes.read_record(StateDir(self.root / "state").record(name))
+        record = processes.read_record(StateDir(self.state).record(name))
         return processes.family(record)
 
     def restore(self) -> None:
         """What an operator does: ``hopetune up``."""
-        up(self.root / "state", logical_gpus=0, progress=lambda _: None)
+        up(self.state, logical_gpus=0, progress=lambda _: None)
 
     def nodes_have_small_disks(self) -> bool:
         """Whether each node's state directory is a disk of its own; see ``Node.fresh_state``."""
