@@ -26,6 +26,7 @@ NEEDED = {
     "master",
     "rotation",
     "joint",
+    "latency",
 }
 
 
