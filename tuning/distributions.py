@@ -7,8 +7,8 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from tuning.legal import field_kind
 from tuning.space import Choices, Parameter
-from tuning.spec import field_kind
 
 
 def distribution(name: str, parameter: Parameter) -> BaseDistribution:

@@ -68,6 +68,8 @@ def _run(study: Study, settings: Settings, projection: Projection, progress: Pro
 
     ray_tune.connect(settings.require("ray_address"), namespace=f"hopetune-{study.name}")
     gpus, parallel = _placement(study.spec, ray_tune.gpus_of_cluster(), progress)
+    for text in study.earlier():
+        progress.line(f"warm start: {text}")
     driver = Conductor(study, progress, Storing(_looks_into_the_store(settings)))
     signal.signal(signal.SIGTERM, _asks_to_end(driver))
     projection.start()

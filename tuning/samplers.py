@@ -14,9 +14,10 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import TrialState, create_trial
 
 from tuning.distributions import distribution
+from tuning.legal import field_kind
 from tuning.sampler_kinds import SAMPLERS
 from tuning.space import Choices, Parameter, Settings, Value
-from tuning.spec import SearchSpec, field_kind
+from tuning.spec import SearchSpec
 from tuning.study_view import Finished
 from tuning.variations import varied
 

@@ -19,6 +19,7 @@ from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage, _CachedStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from tuning import study_history
 from tuning.distributions import distribution
 from tuning.exits import FATES, ExitReason
 from tuning.lease import Holder, Lease, holders, prepare
@@ -37,6 +38,7 @@ from tuning.study_records import (
 )
 from tuning.study_storage import TOKEN, Patient, Rdb, away, unreachable
 from tuning.study_view import Finished
+from tuning.warm_start import taken_from
 from usererror import UserError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -135,8 +137,13 @@ class Storage:
         """A new search, or the one of that name where it is the same.
 
         Raises:
-            UserError: there is another search of that name.
+            UserError: there is another search of that name, or one to start from is not there or
+                was trained on other data.
         """
+        taken = []
+        if spec.warm_start and name not in self.names():
+            earlier = [self.open(other).record() for other in spec.warm_start]
+            taken = [taken_from(spec, fingerprint, record) for record in earlier]
         try:
             study = optuna.create_study(
                 storage=self._fresh(),
@@ -153,6 +160,7 @@ class Storage:
                 rule = "a search keeps its file and its data"
                 raise UserError(name, "another search has this name", rule=rule)
             return known
+        study_history.keep(study, taken)
         study.set_user_attr("fingerprint", fingerprint)
         study.set_user_attr("created_ms", (clock or now_ms)())
         study.set_user_attr("spec", spec.model_dump(mode="json"))  # last: now it is a search
@@ -193,7 +201,8 @@ class Study:
         self._clock = clock or now_ms
         self.name = study.study_name
         self.spec = SearchSpec.model_validate(_tuples(study.user_attrs["spec"]))
-        self._sampled_from = Finished(study, self.spec.budget.epochs)
+        earlier = study_history.history(study, self.spec) if self.spec.warm_start else []
+        self._sampled_from = Finished(study, self.spec.budget.epochs, earlier)
         self._open: dict[int, _Entry] = {}
         trials = self._trials()
         self._entry_of = {number_of(t): t.number for t in trials}
@@ -318,6 +327,10 @@ class Study:
         self._study.set_user_attr("stop_wanted", True)
 
     # -- reading -------------------------------------------------------------------------------
+
+    def earlier(self) -> list[str]:
+        """What was taken from each earlier search, in words."""
+        return study_history.notes(self._study) if self.spec.warm_start else []
 
     def stop_wanted(self) -> bool:
         return bool(self._study.user_attrs.get("stop_wanted", False))

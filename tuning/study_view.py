@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from typing import Any, cast
 
 import optuna
@@ -40,15 +40,18 @@ class Finished(optuna.Study):
     Args:
         study: the whole.
         epochs: how many a complete trial has.
+        earlier: trials of other searches that are shown before its own.
     """
 
     notes: dict[str, Any]
     """What the sampler noted on its latest proposal, such as its generation; to be written with
     the trial, in the same step."""
 
-    def __init__(self, study: optuna.Study, epochs: int) -> None:
+    def __init__(
+        self, study: optuna.Study, epochs: int, earlier: Sequence[FrozenTrial] = ()
+    ) -> None:
         super().__init__(study.study_name, study._storage, RandomSampler())
-        self._epochs = epochs
+        self._epochs, self._earlier = epochs, earlier
         self.notes = {}
         self._storage = cast(BaseStorage, _NotesAside(study._storage, self.notes))
         self._seen: list[FrozenTrial] | None = None
@@ -70,7 +73,8 @@ class Finished(optuna.Study):
             trials = [t if several else self._told(t) for t in found]
             told = (t for t in trials if t.state in _TOLD and not (several and _is_cut_short(t)))
             latest = {number_of(t): t for t in told}
-            self._seen = [*latest.values(), *(t for t in trials if t.state not in _TOLD)]
+            others = [t for t in trials if t.state not in _TOLD]
+            self._seen = [*self._earlier, *latest.values(), *others]
         return [t for t in self._seen if states is None or t.state in states]
 
     def _told(self, trial: FrozenTrial) -> FrozenTrial:

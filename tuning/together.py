@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 OF_SEVERAL = ("nsga2", "tpe", "qmc", "random", "grid")
 """Samplers of searches with several objectives. Optuna's CMA-ES knows one only; multivariate TPE
 and GP were not tried here with several."""
+FROM_HISTORY = ("tpe", "tpe-multivariate", "gp")
+"""Samplers that learn from any trial, whoever proposed it."""
 WITH_POPULATION = ("cmaes", "nsga2")
 
 
@@ -22,6 +24,7 @@ def check_together(spec: "SearchSpec", file: YamlFile) -> None:
         UserError: names the file, the line and the field.
     """
     _check_objectives(spec, file)
+    _check_warm_start(spec, file)
     sampler = spec.sampler
     if sampler.population is not None and sampler.name not in WITH_POPULATION:
         rule = f"only these have one: {', '.join(WITH_POPULATION)}"
@@ -36,6 +39,21 @@ def check_together(spec: "SearchSpec", file: YamlFile) -> None:
             rule="it moves at least two ranges; choices and conditional parameters are left to TPE",
             remedy="use `tpe`",
         )
+
+
+def _check_warm_start(spec: "SearchSpec", file: YamlFile) -> None:
+    if not spec.warm_start:
+        return
+    where, name = file.where(("warm_start",)), spec.sampler.name
+    if len(set(spec.warm_start)) != len(spec.warm_start):
+        rule = "each search once"
+        raise UserError(where, "not so", got=list(spec.warm_start), rule=rule)
+    if len(spec.objectives) > 1:
+        rule = "earlier curves hold the validation error alone"
+        raise UserError(where, "a warm start with several objectives", rule=rule)
+    if name not in FROM_HISTORY:
+        rule = f"those that do: {', '.join(FROM_HISTORY)}"
+        raise UserError(where, f"the sampler {name!r} learns nothing from others", rule=rule)
 
 
 def _check_objectives(spec: "SearchSpec", file: YamlFile) -> None:

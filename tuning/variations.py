@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from tuning.legal import field_kind
 from tuning.space import Choices, Parameter, Range, Settings, Value
-from tuning.spec import field_kind
 
 VARIED_BY = 0.1
 """Standard deviation of a variation, as a share of the range; untuned."""
