@@ -10,9 +10,9 @@ from tests.chaos.driving import Driver
 from tests.chaos.hits import Hit
 from tests.chaos.nodes import Node
 from tests.chaos.watching import Trial
-from tests.chaos.world import World
+from tests.chaos.world import START_PATIENCE_S, World
 
-RECOVERY_PATIENCE_S = 150.0
+RECOVERY_PATIENCE_S = 240.0
 """What has not gone on by then counts as lost; several times what was ever seen."""
 
 
@@ -48,7 +48,7 @@ class Scene:
         Raises:
             NothingToHitError: there is none any more.
         """
-        until = time.monotonic() + 60
+        until = time.monotonic() + START_PATIENCE_S
         while time.monotonic() < until and not self.is_over:
             nodes = {p.pid: (node, p) for node in self.world.nodes for p in node.workers()}
             hit = [

@@ -38,7 +38,8 @@ class Store:
         pages = self.client.get_paginator("list_objects_v2")
         for page in pages.paginate(Bucket=self.bucket, Prefix=below):
             for entry in page.get("Contents", ()):
-                yield entry["Key"], entry["LastModified"].timestamp()
+                # Whole seconds, cut off: counted as at the end of the second.
+                yield entry["Key"], entry["LastModified"].timestamp() + 1
 
     def keys(self, below: str) -> Iterator[str]:
         yield from (key for key, _ in self.written(below))

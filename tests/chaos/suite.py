@@ -15,7 +15,7 @@ from tests.chaos.scene import NothingToHitError, Scene
 from tests.chaos.watching import Trial
 from tests.chaos.world import World
 
-SEARCH_PATIENCE_S = 240.0
+SEARCH_PATIENCE_S = 400.0
 """A search without faults takes about a minute on two busy cores; untuned."""
 LONGEST_PAUSE_S = 5.0
 """Between the recovery from one fault and the next; untuned."""
