@@ -68,7 +68,8 @@ def _run(study: Study, settings: Settings, projection: Projection, progress: Pro
 
     ray_tune.connect(settings.require("ray_address"), namespace=f"hopetune-{study.name}")
     gpus, parallel = _placement(study.spec, ray_tune.gpus_of_cluster(), progress)
-    driver = Conductor(study, progress, Storing(_looks_into_the_store(settings)))
+    storing = Storing(_looks_into_the_store(settings))
+    driver = Conductor(study, progress, storing, nodes=ray_tune.living_nodes)
     signal.signal(signal.SIGTERM, _asks_to_end(driver))
     projection.start()
     try:
@@ -82,6 +83,9 @@ def _run(study: Study, settings: Settings, projection: Projection, progress: Pro
     finally:
         projection.finish()
     progress.search_ended(study.record())
+    if driver.hopeless:
+        remedy = f"see `hopetune show {study.name}`; mend the nodes, then resume the search"
+        raise UserError(study.name, "the search ended early", got=driver.hopeless, remedy=remedy)
 
 
 def _looks_into_the_store(settings: Settings) -> Callable[[str], bool]:

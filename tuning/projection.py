@@ -84,6 +84,9 @@ def _parent(search: SearchRecord) -> RunState:
     if best is not None and best.value is not None and search.ended_ms:
         points = (Point("best_val_mae", best.value, 0, search.ended_ms),)
         tags["hopetune.best_trial"] = str(best.number)
+    if search.avoided_nodes:
+        words = (f"{node}: {why}" for node, why in search.avoided_nodes.items())
+        tags["hopetune.avoided_nodes"] = "; ".join(words)[:TAG_LENGTH]
     if search.ended:
         tags["hopetune.ended"] = search.ended
     return RunState(

@@ -127,6 +127,8 @@ def show(search: SearchName = "latest", json: Json = False) -> None:
         for trial in by_error
     ]
     say_table(("trial", "state", "epochs", "val MAE", "settings"), rows)
+    for node, why in record.avoided_nodes.items():
+        say(f"node {node} is avoided: {why}")
     for trial in record.trials:
         if lost := [attempt.in_words for attempt in trial.attempts if attempt.cause]:
             say(f"trial {trial.number:>3} lost attempts {'; '.join(lost)}")
