@@ -9,10 +9,11 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any
 
 import ray
-from ray import tune
+from ray import cloudpickle, tune
 from ray.air.execution._internal import RayActorManager
 from ray.exceptions import RayActorError, RayTaskError
 from ray.tune.execution import tune_controller
@@ -152,12 +153,21 @@ class StudyScheduler(_Unsaved, FIFOScheduler):  # type: ignore[misc]
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:  # noqa: ARG002
         """Called once for every failure, as Ray Tune retries nothing."""
         self._starts.tell()
-        cause, detail = failure(trial.get_pickled_error())
+        cause, detail = failure(_error(trial))
         self._events.on_end(*_attempt(trial), cause, detail)
 
 
 def _attempt(trial: Trial) -> tuple[int, int]:
     return trial.config[NUMBER], trial.config[ATTEMPT]
+
+
+def _error(trial: Trial) -> Exception | None:
+    # Ray Tune's own reader looks where the file comes to lie later.
+    path = trial.pickled_error_file
+    if path is None or not Path(path).is_file():
+        return None
+    error: Exception = cloudpickle.loads(Path(path).read_bytes())
+    return error
 
 
 def _epoch_record(result: dict[str, Any]) -> EpochRecord:
