@@ -199,6 +199,7 @@ def failure(error: Exception | None) -> tuple[ExitReason, str]:
             return reason, words
     if isinstance(error, RayActorError) and error.actor_init_failed:
         return ExitReason.CRASHED, _last_line(error)
+    log.error("a worker is lost: %s", error)
     return ExitReason.CRASHED, "its worker process died"
 
 
