@@ -184,8 +184,8 @@ class Conductor:
 
     def has_lost_checkpoints(self) -> bool:
         """To be asked when no worker is left: whether trials must run again for a checkpoint that
-        did not arrive. They are next."""
-        self._storing.wait(SETTLE_S)
+        did not arrive. They are next. While the store does not answer nobody knows."""
+        self._storing.wait(SETTLE_S, give_up=lambda: self._storing.is_away() and self.must_end())
         self._settle(patience_s=0.0)
         return bool(self._waiting) and self._end is None
 

@@ -11,6 +11,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from tuning import pareto
 from tuning.exits import FATES, ExitReason
 from tuning.records import SearchRecord, TrialRecord
 from tuning.study import Study
@@ -24,12 +25,13 @@ GOODBYE_S = 60.0
 GOODBYE_AWAY_S = 5.0
 """The same where MLflow was away when it was last tried; `hopetune sync` catches up. Untuned."""
 
+LONGEST_TAG = 5000  # characters, MLflow's limit
+
 SEARCH_TAG = "hopetune.search"
 TRIAL_TAG = "hopetune.trial"
+ENDED_TAG = "hopetune.ended"
+"""Of a search's run only: why it ended."""
 
-
-TAG_LENGTH = 5000
-"""Characters that MLflow lets a tag have (8000 in 3.17; older servers 5000)."""
 
 UNENDED = ("RUNNING", "SCHEDULED")
 """Run states in which more may come; a paused trial is scheduled."""
@@ -100,11 +102,13 @@ def _parent(search: SearchRecord) -> RunState:
     if best is not None and best.value is not None and search.ended_ms:
         points = (Point("best_val_mae", best.value, 0, search.ended_ms),)
         tags["hopetune.best_trial"] = str(best.number)
+    if len(spec.objectives) > 1:
+        tags["hopetune.pareto_front"] = pareto.describe(search)[:LONGEST_TAG] or "-"
     if search.avoided_nodes:
         words = (f"{node}: {why}" for node, why in search.avoided_nodes.items())
-        tags["hopetune.avoided_nodes"] = "; ".join(words)[:TAG_LENGTH]
+        tags["hopetune.avoided_nodes"] = "; ".join(words)[:LONGEST_TAG]
     if search.ended:
-        tags["hopetune.ended"] = search.ended
+        tags[ENDED_TAG] = search.ended
     return RunState(
         trial=None,
         name=search.name,
@@ -112,6 +116,7 @@ def _parent(search: SearchRecord) -> RunState:
         tags=tags,
         params={
             "sampler": spec.sampler.name,
+            "objectives": ", ".join(spec.objectives),
             "stopping": spec.stopping.rule,
             "trials": str(spec.budget.trials),
             "epochs": str(spec.budget.epochs),
@@ -130,7 +135,7 @@ def _child(search: SearchRecord, trial: TrialRecord) -> RunState:
     if trial.attempts:
         tags["hopetune.attempts"] = str(trial.attempts[-1].number)
         if lost := [a for a in trial.attempts if a.cause]:
-            tags["hopetune.lost_attempts"] = "; ".join(a.in_words for a in lost)[:TAG_LENGTH]
+            tags["hopetune.lost_attempts"] = "; ".join(a.in_words for a in lost)[:LONGEST_TAG]
     reason = trial.exit_reason
     if reason == ExitReason.PAUSED and search.ended:
         reason = ExitReason.STOPPED_EARLY  # nobody will take it up any more

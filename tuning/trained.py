@@ -10,7 +10,7 @@ from cluster.settings import Settings
 from headpose.data.prepared import PreparedSet
 from headpose.evaluate import predict_set
 from headpose.networks.snapshots import load_weights
-from tuning.checkpoints import WEIGHTS
+from tuning.manifest import DamagedCheckpointError, weights_place
 from tuning.objects import AbsentObjectError, Objects
 from tuning.places import checkpoints
 from tuning.records import TrialRecord
@@ -26,12 +26,15 @@ def fetch_weights(trial: TrialRecord, settings: Settings, objects: Objects, fold
     best = trial.best_epoch
     if best is None:
         raise UserError(f"trial {trial.number}", "has no checkpoint")
-    path = folder / WEIGHTS
-    place = checkpoints(settings) / best.checkpoint_key / WEIGHTS
+    path = folder / "weights.safetensors"
+    root = checkpoints(settings)
     try:
-        objects.download(place, path)
-    except AbsentObjectError:
-        raise UserError(str(place), "the checkpoint is not there (any more)") from None
+        objects.download(weights_place(objects, root, best.checkpoint_key), path)
+    except (AbsentObjectError, DamagedCheckpointError) as error:
+        where = str(root / best.checkpoint_key)
+        what = "the weights are not there (any more)"
+        rule = "an ended search keeps those of its best trials, see `checkpoints.keep_top`"
+        raise UserError(where, what, got=str(error), rule=rule) from None
     return path
 
 

@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from cluster.settings import Settings
+from tuning.manifest import weights_place
 from tuning.mlflow_client import EXPERIMENT, connect
 from tuning.objects import Objects, parse_place
 from tuning.records import SearchRecord
@@ -138,8 +139,8 @@ def test_every_completed_trial_has_its_best_checkpoint_in_s3(
         copied = objects.get(artifacts / key)
         best = trial.best_epoch
         assert best is not None
-        place = parse_place(f"s3://{servers.s3_bucket}/checkpoints") / best.checkpoint_key
-        assert copied == objects.get(place / "weights.safetensors")
+        root = parse_place(f"s3://{servers.s3_bucket}/checkpoints")
+        assert copied == objects.get(weights_place(objects, root, best.checkpoint_key))
 
 
 def test_what_was_trained_before_is_not_trained_again(
