@@ -140,6 +140,20 @@ class MlflowRuns:
             run = self._existing(search).get(trial)
         return run.info.run_id if run else None
 
+    def log_files(self, search: str, files: Sequence[Path], folder: str) -> None:
+        """Puts files among the artifacts of the search's own run, below ``folder``.
+
+        Raises:
+            UserError: the server cannot be reached, or the search has no run there yet.
+        """
+        run_id = self.run_id(search, None)
+        if run_id is None:
+            remedy = f"`hopetune sync {search}`"
+            raise UserError(search, "has no run in MLflow yet", remedy=remedy)
+        with reachable(self._uri):
+            for file in files:
+                self._client.log_artifact(run_id, str(file), folder)
+
     def _experiment_id(self) -> str:
         found = self._client.get_experiment_by_name(EXPERIMENT)
         if found is not None:
