@@ -28,6 +28,8 @@ class Notice:
 
     def __init__(self) -> None:
         self.given = False
+        self.again: threading.Timer | None = None
+        """Sends the second notice."""
         self._training = False
         self._before = signal.getsignal(signal.SIGTERM)
         signal.signal(signal.SIGTERM, self._handle)
@@ -49,9 +51,9 @@ class Notice:
                 self._before(number, frame)
             return
         self.given = True
-        again = threading.Timer(2 * GRACE_S, os.kill, (os.getpid(), number))
-        again.daemon = True
-        again.start()
+        self.again = threading.Timer(2 * GRACE_S, os.kill, (os.getpid(), number))
+        self.again.daemon = True
+        self.again.start()
         if self._training:
             self._training = False
             raise PreemptedError
