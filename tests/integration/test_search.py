@@ -221,3 +221,21 @@ def test_paused_trials_go_on_from_their_checkpoints_and_exist_once(
         assert runs[trial.number].info.status == expected
         history = connect(servers).get_metric_history(runs[trial.number].info.run_id, "val_mae")
         assert {point.step: point.value for point in history} == pytest.approx(trial.curve)
+
+
+def test_its_report_lies_in_files_and_in_the_parent_run(
+    servers: Settings,
+    finished: SearchRecord,
+    hopetune: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+) -> None:
+    done = hopetune("report", finished.name, "--test", "--to", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "| measured on | Yaw | Pitch | Roll | MAE |" in done.stdout
+    assert done.stdout.count("| test |") == finished.count("COMPLETE")
+    assert "not logged" not in done.stdout
+    written = {path.name for path in (tmp_path / finished.name).iterdir()}
+    assert written == {"report.md", "report.csv", "report.png"}
+    parent = runs_of(servers, finished.name)[None]
+    listed = connect(servers).list_artifacts(parent.info.run_id, "report")
+    assert {entry.path.removeprefix("report/") for entry in listed} == written
