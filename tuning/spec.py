@@ -104,6 +104,12 @@ class Resources(Strict):
     """Further attempts at a trial whose worker crashed; one that was sent away costs none."""
     stall_retries: int = Field(default=2, ge=0)  # untuned
     """Further attempts at a trial of which an epoch hung."""
+    stall_factor: float = Field(default=10.0, gt=1)  # untuned
+    """An epoch hangs when it takes so many times what is expected …"""
+    stall_minutes: float = Field(default=10.0, gt=0)  # untuned
+    """… but not before these have passed without a report."""
+    start_minutes: float = Field(default=30.0, gt=0)  # untuned
+    """The same for a worker's first report: it may have to fetch the data set."""
     images_on_gpu: Literal["auto", "always", "never"] = "auto"
     """Whether the training set is kept in the GPU's memory; auto: where it fits twice."""
 
