@@ -25,9 +25,11 @@ fixed: {{backbone: squeezenet1_1, image_px: 32, batch_size: 16}}
 sampler: {{name: random, seed: 4}}
 stopping: {{rule: none}}
 budget: {{trials: {trials}, epochs: {epochs}}}
-resources: {{parallel_trials: 2, retries: 50}}
+resources: {{parallel_trials: 2, retries: 50, stall_retries: 50, {patience}}}
 """
 # 50 retries: dozens of faults may hit one trial, and giving it up is not what is asked here.
+# Epochs take a second or two: the defaults would wait ten minutes for a frozen one.
+_PATIENCE = "stall_minutes: 0.4, start_minutes: 4"
 
 
 @dataclass(frozen=True)
@@ -51,5 +53,7 @@ def publish_faces(folder: Path, size: Size, objects: Objects) -> None:
 
 
 def write_file(path: Path, size: Size) -> Path:
-    path.write_text(_FILE.format(place=PLACE, trials=size.trials, epochs=size.epochs), "utf-8")
+    """The search file."""
+    sizes = {"trials": size.trials, "epochs": size.epochs}
+    path.write_text(_FILE.format(place=PLACE, patience=_PATIENCE, **sizes), "utf-8")
     return path
