@@ -83,6 +83,9 @@ class PlainRay:
         self._scheduler.on_trial_remove(cast(Any, None), trial)
         self._searcher.on_trial_complete(trial.trial_id, None, error=True)
 
+    def hung(self) -> list[tuple[int, int]]:
+        return []
+
     def must_end(self) -> bool:
         return False
 
@@ -124,6 +127,9 @@ class PlainOptuna:
 
     def on_end(self, number: int, attempt: int, cause: ExitReason, detail: str | None) -> None:  # noqa: ARG002
         self._study.tell(self._trials[number], state=TrialState.FAIL)
+
+    def hung(self) -> list[tuple[int, int]]:
+        return []
 
     def must_end(self) -> bool:
         return False

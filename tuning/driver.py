@@ -16,11 +16,12 @@ from pathlib import Path
 from types import FrameType
 
 from cluster.settings import Settings, load_settings
-from tuning.checkpoints import MANIFEST
+from tuning.collecting import Collecting
 from tuning.conductor import Conductor
 from tuning.datasets import fingerprint_of
 from tuning.exits import ExitReason
-from tuning.mlflow_client import MlflowRuns
+from tuning.manifest import MANIFEST
+from tuning.mlflow_client import MlflowRuns, pointers
 from tuning.objects import Objects
 from tuning.places import checkpoints
 from tuning.progress import ProgressLines
@@ -70,9 +71,12 @@ def _run(study: Study, settings: Settings, projection: Projection, progress: Pro
     gpus, parallel = _placement(study.spec, ray_tune.gpus_of_cluster(), progress)
     for text in study.earlier():
         progress.line(f"warm start: {text}")
-    driver = Conductor(study, progress, Storing(_looks_into_the_store(settings)))
+    storing = Storing(_looks_into_the_store(settings))
+    driver = Conductor(study, progress, storing, nodes=ray_tune.living_nodes)
     signal.signal(signal.SIGTERM, _asks_to_end(driver))
+    collecting = _collecting(study.name, settings)
     projection.start()
+    collecting.start()
     try:
         ray_tune.run_trials(driver, study.spec, gpus, parallel)
         while driver.has_lost_checkpoints():
@@ -84,10 +88,26 @@ def _run(study: Study, settings: Settings, projection: Projection, progress: Pro
     finally:
         projection.finish()
     progress.search_ended(study.record())
+    collecting.finish()
+    if driver.hopeless:
+        remedy = f"see `hopetune show {study.name}`; mend the nodes, then resume the search"
+        raise UserError(study.name, "the search ended early", got=driver.hopeless, remedy=remedy)
+
+
+def _collecting(name: str, settings: Settings) -> Collecting:
+    return Collecting(
+        lambda: Storage(settings.require("study_url")),
+        name,
+        Objects(settings),
+        checkpoints(settings),
+        lambda: pointers(settings),
+    )
 
 
 def _looks_into_the_store(settings: Settings) -> Callable[[str], bool]:
-    objects, root = Objects(settings), checkpoints(settings)
+    # Impatient: it only looks, and looks again.
+    objects = Objects(settings, timeout_s=10.0, attempts=1)
+    root = checkpoints(settings)
     return lambda key: objects.exists(root / key / MANIFEST)
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +19,25 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from cluster.settings import Settings
-from tuning.checkpoints import WEIGHTS
+from tuning.collection import Pointers
+from tuning.manifest import DamagedCheckpointError, weights_place
 from tuning.objects import AbsentObjectError, Objects, Place, parse_place
 from tuning.places import checkpoints
-from tuning.projection import SEARCH_TAG, TRIAL_TAG, UNENDED, RunState
+from tuning.projection import ENDED_TAG, SEARCH_TAG, TRIAL_TAG, UNENDED, RunState
 from usererror import UserError
+
+log = logging.getLogger(__name__)
 
 EXPERIMENT = "hopetune"
 ARTIFACT_FOLDER = "checkpoint"
+WEIGHTS = "weights.safetensors"
+"""The name of a network among artifacts."""
 CHAMPION = "champion"
+CHECKPOINT_TAG = "checkpoint"
+"""Of a model version: the key of the checkpoint that it was made from."""
 PARENT_TAG = "mlflow.parentRunId"
+
+REQUEST_TIMEOUT_S = 20  # untuned
 
 # Limits of one request to the tracking server.
 METRICS_A_BATCH, PARAMS_A_BATCH, TAGS_A_BATCH = 1000, 100, 100
@@ -43,6 +52,8 @@ def connect(settings: Settings) -> MlflowClient:
     uri = settings.require("mlflow_uri")
     # MLflow takes these from the environment only. One retry: ours come with back-off.
     mlflow_environment.MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(1)
+    # Its own 120 s are for large uploads; a driver's last words must not hang that long.
+    mlflow_environment.MLFLOW_HTTP_REQUEST_TIMEOUT.set(REQUEST_TIMEOUT_S)
     mlflow_environment.MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.set(True)
     mlflow_environment.MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -85,22 +96,63 @@ class MlflowRuns:
         Raises:
             UserError: the server cannot be reached; what was written stays written.
         """
-        with reachable(self._uri):
-            if not self._runs:
-                self._runs = self._existing(search)
-            parent, *children = states
-            if None not in self._runs:
-                self._runs[None] = self._create(parent)
-            for state in (*children, parent):
-                if self._done.get(state.trial) != state:
-                    self._bring_run(state)
+        try:
+            with reachable(self._uri):
+                uncopied = self._bring_all(search, states)
+        except UserError:
+            # Whatever happened there, the next try looks at what it finds.
+            self._runs, self._done = {}, {}
+            raise
+        if uncopied:
+            raise uncopied
+
+    def _bring_all(self, search: str, states: list[RunState]) -> UserError | None:
+        """Returns why a checkpoint is not among its run's artifacts; no other run waits for it."""
+        uncopied: UserError | None = None
+        if not self._runs:
+            self._runs = self._existing(search)
+            self._reap({state.trial for state in states})
+        parent, *children = states
+        if None not in self._runs:
+            self._runs[None] = self._create(parent)
+        for state in (*children, parent):
+            if self._done.get(state.trial) != state:
+                self._bring_run(state)
+                try:
+                    self._copy_checkpoint(state)
+                except UserError as error:
+                    uncopied = error
+                else:
                     self._done[state.trial] = state
+        return uncopied
+
+    def _reap(self, known: set[int | None]) -> None:
+        """Ends runs of trials that the study does not know."""
+        for trial, run in list(self._runs.items()):
+            if trial not in known and run.info.status in UNENDED:
+                log.warning("run %s of no trial is ended", run.info.run_id)
+                self._client.set_terminated(run.info.run_id, "KILLED")
+                self._runs[trial] = self._client.get_run(run.info.run_id)
 
     def run_id(self, search: str, trial: int | None) -> str | None:
         """The run of a trial, or of the search itself; none where there is none yet."""
         with reachable(self._uri):
             run = self._existing(search).get(trial)
         return run.info.run_id if run else None
+
+    def log_files(self, search: str, files: Sequence[Path], folder: str) -> None:
+        """Puts files among the artifacts of the search's own run, below ``folder``.
+
+        Raises:
+            UserError: the server cannot be reached, or the search has no run there yet.
+        """
+        run_id = self.run_id(search, None)
+        if run_id is None:
+            remedy = f"`hopetune sync {search}`"
+            raise UserError(search, "has no run in MLflow yet", remedy=remedy)
+        with reachable(self._uri):
+            for file in files:
+                self._client.log_artifact(run_id, str(file), folder)
 
     def _experiment_id(self) -> str:
         found = self._client.get_experiment_by_name(EXPERIMENT)
@@ -115,7 +167,9 @@ class MlflowRuns:
             return str(found.experiment_id)
 
     def _existing(self, search: str) -> dict[int | None, Run]:
-        runs: dict[int | None, Run] = {}
+        """The run of every trial. Where two writers were at work at once, a trial may have two: the
+        elder stays, in whichever order they are found."""
+        found: dict[int | None, list[Run]] = {}
         token: str | None = None
         while True:
             page = self._client.search_runs(
@@ -124,10 +178,16 @@ class MlflowRuns:
             for run in page:
                 trial = run.data.tags.get(TRIAL_TAG)
                 if KIND_TAG not in run.data.tags:
-                    runs[int(trial) if trial is not None else None] = run
+                    found.setdefault(int(trial) if trial is not None else None, []).append(run)
             token = page.token
             if not token:
-                return runs
+                break
+        runs = {trial: sorted(twins, key=_age) for trial, twins in found.items()}
+        for trial, (_, *younger) in runs.items():
+            for run in younger:
+                log.warning("trial %s has another run, %s: deleted", trial, run.info.run_id)
+                self._client.delete_run(run.info.run_id)
+        return {trial: elder for trial, (elder, *_) in runs.items()}
 
     def _bring_run(self, state: RunState) -> None:
         run = self._runs.get(state.trial) or self._create(state)
@@ -137,38 +197,47 @@ class MlflowRuns:
         old = set(known.points) if known else set()
         metrics = [Metric(p.name, p.value, p.at_ms, p.step) for p in state.points if p not in old]
         params = [Param(name, value) for name, value in state.params.items()] if not known else []
-        tags = [RunTag(name, value) for name, value in state.tags.items()]
+        tags = [RunTag(name, value) for name, value in self._tags(state).items()]
         for batch in _batches(metrics, METRICS_A_BATCH):
             self._client.log_batch(run_id, metrics=batch)
         for batch in _batches(params, PARAMS_A_BATCH):
             self._client.log_batch(run_id, params=batch)
         for batch in _batches(tags, TAGS_A_BATCH):
             self._client.log_batch(run_id, tags=batch)
-        if state.checkpoint_key:
-            self._copy_checkpoint(state.checkpoint_key, run)
         if state.status not in UNENDED:
             self._client.set_terminated(run_id, state.status, state.ended_ms)
         elif (known.status if known else run.info.status) != state.status:
             self._client.update_run(run_id, state.status)  # paused, or going on
 
     def _create(self, state: RunState) -> Run:
-        tags = dict(state.tags)
-        if state.trial is not None:
-            tags[PARENT_TAG] = self._runs[None].info.run_id
+        tags = self._tags(state)
         return self._client.create_run(
             self._experiment_id(), state.started_ms, tags, run_name=state.name
         )
 
-    def _copy_checkpoint(self, key: str, run: Run) -> None:
+    def _tags(self, state: RunState) -> dict[str, str]:
+        if state.trial is None:
+            return state.tags
+        return {**state.tags, PARENT_TAG: self._runs[None].info.run_id}
+
+    def _copy_checkpoint(self, state: RunState) -> None:
         """The best weights among the run's artifacts, copied within S3."""
+        if state.checkpoint_key is None:
+            return
+        key, run = state.checkpoint_key, self._runs[state.trial]
         folder = artifact_place(run.info.artifact_uri, self._artifacts)
         target = folder / f"{ARTIFACT_FOLDER}/{WEIGHTS}"
         if self._objects.exists(target):
             return
         try:
-            self._objects.copy(self._checkpoints / key / WEIGHTS, target)
-        except AbsentObjectError as error:
-            raise UserError(str(error), "a completed trial has no checkpoint") from error
+            self._objects.copy(weights_place(self._objects, self._checkpoints, key), target)
+        except (AbsentObjectError, DamagedCheckpointError) as error:
+            # Collected: the same was trained for an earlier search, whose run has the weights.
+            log.warning("run %s gets no weights: %s", run.info.run_id, error)
+
+
+def _age(run: Run) -> tuple[int, str]:
+    return run.info.start_time, run.info.run_id
 
 
 def artifact_place(artifact_uri: str, artifact_root: str | None) -> Place:
@@ -183,6 +252,39 @@ def artifact_place(artifact_uri: str, artifact_root: str | None) -> Place:
         remedy = "set HOPETUNE_MLFLOW_ARTIFACT_ROOT to the server's --artifacts-destination"
         raise UserError(artifact_uri, "an artifact place behind the MLflow server", remedy=remedy)
     return parse_place(artifact_root) / artifact_uri.split(":", 1)[1].lstrip("/")
+
+
+def pointers(settings: Settings) -> Pointers:
+    """What MLflow says of checkpoints: which ones versions of models name, and which searches have
+    all that they need among their runs.
+
+    Raises:
+        UserError: no server is set, or it cannot be reached.
+    """
+    client = connect(settings)
+    with reachable(settings.require("mlflow_uri")):
+        registered = {
+            str(version.tags[CHECKPOINT_TAG])
+            for version in _pages(lambda token: client.search_model_versions(page_token=token))
+            if CHECKPOINT_TAG in version.tags
+        }
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        ids = [experiment.experiment_id] if experiment else []
+        # A parent ends after its children, and only a parent says why its search ended.
+        ended = f"attributes.status = 'FINISHED' and tags.`{ENDED_TAG}` LIKE '%'"
+        runs = _pages(lambda token: client.search_runs(ids, ended, page_token=token)) if ids else ()
+        whole = {str(run.data.tags[SEARCH_TAG]) for run in runs if SEARCH_TAG in run.data.tags}
+    return Pointers(frozenset(registered), frozenset(whole))
+
+
+def _pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:
+    token: str | None = None
+    while True:
+        page = ask(token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 # -- the registry ----------------------------------------------------------------------------------

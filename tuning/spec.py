@@ -111,8 +111,24 @@ class Resources(Strict):
     """Further attempts at a trial whose worker crashed; one that was sent away costs none."""
     stall_retries: int = Field(default=2, ge=0)  # untuned
     """Further attempts at a trial of which an epoch hung."""
+    stall_factor: float = Field(default=10.0, gt=1)  # untuned
+    """An epoch hangs when it takes so many times what is expected …"""
+    stall_minutes: float = Field(default=10.0, gt=0)  # untuned
+    """… but not before these have passed without a report."""
+    start_minutes: float = Field(default=30.0, gt=0)  # untuned
+    """The same for a worker's first report: it may have to fetch the data set."""
     images_on_gpu: Literal["auto", "always", "never"] = "auto"
     """Whether the training set is kept in the GPU's memory; auto: where it fits twice."""
+
+
+class Checkpoints(Strict):
+    """Which states outlive a search; the metrics of all epochs always do. See
+    ``tuning/retention.py``."""
+
+    keep_top: int = Field(default=3, ge=0)  # untuned; what `confirm` and `promote` choose from
+    """Trials whose best weights and latest state stay."""
+    keep_unfinished_days: float = Field(default=7.0, ge=0)  # untuned
+    """How long a search that was cut off can go on without training anything again."""
 
 
 class SearchSpec(Strict):
@@ -133,6 +149,7 @@ class SearchSpec(Strict):
     stopping: Stopping = Stopping()
     budget: Budget
     resources: Resources = Resources()
+    checkpoints: Checkpoints = Checkpoints()
     model_name: str = "headpose"
     published: tuple[Published, ...] = Field(default=(), strict=False)
     """Rows of papers' tables for some of these configurations, for `hopetune report`."""

@@ -178,6 +178,17 @@ class Storage:
             raise UserError(name, "no such search", rule=known, remedy="see `hopetune ls`")
         return Study(self._load(name), clock)
 
+    def records(self, fingerprint: str | None = None) -> list[SearchRecord]:
+        """All that is known of all searches, or of those on one data set; the oldest first."""
+        studies = self._fresh().get_all_studies()
+        found = [
+            s.study_name
+            for s in studies
+            if "spec" in s.user_attrs and fingerprint in (None, s.user_attrs.get("fingerprint"))
+        ]
+        records = [Study(self._load(name)).record() for name in found]
+        return sorted(records, key=lambda record: record.created_ms)
+
     def _load(self, name: str) -> optuna.Study:
         return optuna.load_study(storage=self._fresh(), sampler=RandomSampler(), study_name=name)
 
@@ -281,6 +292,10 @@ class Study:
         self._study._storage.set_trial_user_attr(entry.id, name, dataclasses.asdict(attempt))
         entry.attempts[attempt.number] = attempt
 
+    def record_avoided_nodes(self, avoided: dict[str, str]) -> None:
+        """Keeps which nodes get no trials any more, each with the reason in words."""
+        self._study.set_user_attr("avoided_nodes", avoided)
+
     def attempts(self, number: int) -> tuple[Attempt, ...]:
         """The attempts that were kept of an open trial, in their order."""
         kept = self._open[number].attempts
@@ -352,6 +367,7 @@ class Study:
             ended_ms=attributes.get("ended_ms"),
             stop_wanted=bool(attributes.get("stop_wanted", False)),
             trials=trial_records(trials),
+            avoided_nodes=attributes.get("avoided_nodes", {}),
         )
 
     def _begin(

@@ -62,6 +62,9 @@ class Noted:
     def on_end(self, number: int, attempt: int, cause: ExitReason, detail: str | None) -> None:
         self.inner.on_end(number, attempt, cause, detail)
 
+    def hung(self) -> list[tuple[int, int]]:
+        return self.inner.hung()
+
     def must_end(self) -> bool:
         return self.inner.must_end()
 
