@@ -5,7 +5,7 @@ trials is behind ``tuning.events``: Ray Tune, or the simulator with its virtual 
 kept here for speed (rule, ledger) is rebuilt from the study at the start.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from tuning.attempts import GOES_ON_AFTER, is_over
@@ -13,6 +13,7 @@ from tuning.budget import ended_by, proposals_ended_by
 from tuning.events import Idle, Work
 from tuning.exits import FATES, ExitReason
 from tuning.ledger import Ledger
+from tuning.placing import Placing
 from tuning.records import EpochRecord, SearchRecord
 from tuning.rules import is_diverged, rebuilt
 from tuning.rules.base import Verdict
@@ -53,6 +54,7 @@ class Conductor:
         progress: Progress,
         storing: Storing | AtOnce,
         clock: Callable[[], int] = now_ms,
+        nodes: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._storing = storing
         self._study = study
@@ -65,6 +67,7 @@ class Conductor:
         for number, _ in self._waiting:
             self._running.left_behind(number)
         record = study.record()
+        self._placing = Placing(study, nodes, progress.line)
         self._rule = rebuilt(self._spec.stopping, self._spec.budget.epochs, record.trials)
         self._ledger = Ledger.of(record)
         self._protected = {t.number for t in record.trials if t.tried_first}
@@ -82,6 +85,11 @@ class Conductor:
         if left:
             return f"interrupted with {left} trials running"
         return self._no_more or "all trials done"
+
+    @property
+    def hopeless(self) -> str | None:
+        """Why no node of the cluster is left that trains anything, in words."""
+        return self._placing.hopeless
 
     def next_trial(self) -> Work | Idle:
         """First what lost its worker or its driver, then paused trials that came to lead their
@@ -102,6 +110,7 @@ class Conductor:
         """Keeps the epoch, then lets divergence, the plan and the early-stopping rule speak."""
         if not self._running.has(number, attempt):
             return False  # a worker that was given up still speaks
+        self._running.heard(number, record)
         value = record.metrics["val_mae"]
         if self._study.record_epoch(number, record):
             self._ledger.epoch(number, value, restored=record.restored)
@@ -126,9 +135,14 @@ class Conductor:
     def on_end(self, number: int, attempt: int, cause: ExitReason, detail: str | None) -> None:
         if not self._running.has(number, attempt):
             return
-        if cause in GOES_ON_AFTER:
-            attempts = self._running.end(number, cause, detail)
-        if cause not in GOES_ON_AFTER or is_over(cause, attempts, self._spec.resources):
+        if cause not in GOES_ON_AFTER:
+            self._finish(number, cause, detail)
+            return
+        attempts = self._running.end(number, cause, detail)
+        if hopeless := self._placing.judge():
+            self.ask_to_end(hopeless)
+        no_node_is_left = self._placing.avoid(attempts) is None
+        if no_node_is_left or is_over(cause, attempts, self._spec.resources):
             self._finish(number, cause, detail)
             return
         why = detail or FATES[cause].meaning
@@ -145,6 +159,13 @@ class Conductor:
         if reason == ExitReason.PAUSED:
             self._rule.pause(number, last_epoch)
         self._progress.ended(self._study.record, number, reason, detail)
+
+    def hung(self) -> list[tuple[int, int]]:
+        """Trials and attempts whose workers must be killed now; the trials go on elsewhere."""
+        found = self._running.silent()
+        for number, attempt, words in found:
+            self.on_end(number, attempt, ExitReason.STALLED, words)
+        return [(number, attempt) for number, attempt, _ in found]
 
     def ask_to_end(self, why: str) -> None:
         self._end = self._end or why
@@ -230,7 +251,8 @@ class Conductor:
 
     def _handed_out(self, number: int, settings: Settings) -> Work:
         attempt = self._running.begin(number)
-        return Work(number, settings, attempt, self._study.last_epoch(number))
+        avoid = self._placing.avoid(self._study.attempts(number)) or ()
+        return Work(number, settings, attempt, self._study.last_epoch(number), avoid)
 
     def _last(self) -> Work | Idle:
         """When nothing new is proposed: waits for what runs, then lets the leaders finish."""

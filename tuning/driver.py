@@ -71,7 +71,8 @@ def _run(study: Study, settings: Settings, projection: Projection, progress: Pro
     gpus, parallel = _placement(study.spec, ray_tune.gpus_of_cluster(), progress)
     for text in study.earlier():
         progress.line(f"warm start: {text}")
-    driver = Conductor(study, progress, Storing(_looks_into_the_store(settings)))
+    storing = Storing(_looks_into_the_store(settings))
+    driver = Conductor(study, progress, storing, nodes=ray_tune.living_nodes)
     signal.signal(signal.SIGTERM, _asks_to_end(driver))
     collecting = _collecting(study.name, settings)
     projection.start()
@@ -88,6 +89,9 @@ def _run(study: Study, settings: Settings, projection: Projection, progress: Pro
         projection.finish()
     progress.search_ended(study.record())
     collecting.finish()
+    if driver.hopeless:
+        remedy = f"see `hopetune show {study.name}`; mend the nodes, then resume the search"
+        raise UserError(study.name, "the search ended early", got=driver.hopeless, remedy=remedy)
 
 
 def _collecting(name: str, settings: Settings) -> Collecting:

@@ -292,6 +292,10 @@ class Study:
         self._study._storage.set_trial_user_attr(entry.id, name, dataclasses.asdict(attempt))
         entry.attempts[attempt.number] = attempt
 
+    def record_avoided_nodes(self, avoided: dict[str, str]) -> None:
+        """Keeps which nodes get no trials any more, each with the reason in words."""
+        self._study.set_user_attr("avoided_nodes", avoided)
+
     def attempts(self, number: int) -> tuple[Attempt, ...]:
         """The attempts that were kept of an open trial, in their order."""
         kept = self._open[number].attempts
@@ -363,6 +367,7 @@ class Study:
             ended_ms=attributes.get("ended_ms"),
             stop_wanted=bool(attributes.get("stop_wanted", False)),
             trials=trial_records(trials),
+            avoided_nodes=attributes.get("avoided_nodes", {}),
         )
 
     def _begin(
