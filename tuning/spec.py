@@ -120,6 +120,13 @@ class SearchSpec(Strict):
         """
         return TrainConfig(**{**self.fixed, **parameters})  # type: ignore[arg-type]
 
+    def holds(self, parameters: Settings) -> bool:
+        """Whether a configuration lies in this search's space."""
+        active = {name for name, p in self.parameters.items() if p.is_active(parameters)}
+        return active == set(parameters) and all(
+            self.parameters[name].holds(value) for name, value in parameters.items()
+        )
+
 
 def load_spec(path: Path) -> SearchSpec:
     """Reads a search file.

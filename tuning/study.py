@@ -24,7 +24,16 @@ from tuning.records import EpochRecord, SearchRecord, TrialRecord
 from tuning.samplers import configuration, distribution, propose
 from tuning.space import Settings
 from tuning.spec import SearchSpec
-from tuning.study_records import BEGUN_AFTER, CONTINUES, EPOCH, number_of, trial_records
+from tuning.study_records import (
+    AWAY_MS,
+    BEGUN_AFTER,
+    CONTINUES,
+    EPOCH,
+    SEEN_MS,
+    last_sign_ms,
+    number_of,
+    trial_records,
+)
 from tuning.study_storage import TOKEN, Patient, Rdb, away, unreachable
 from tuning.study_view import Finished
 from usererror import UserError
@@ -206,16 +215,17 @@ class Study:
         return number, settings
 
     def take_up(self, number: int) -> Settings:
-        """Goes on with a paused trial; returns its settings."""
+        """Goes on with a trial that was paused, interrupted, or complete for a shorter horizon;
+        returns its settings."""
         paused = self._trials()[self._entry_of[number]]
         attributes = {
             name: value
             for name, value in paused.user_attrs.items()
-            if name not in ("exit_reason", "detail", "ended_ms")
+            if name not in ("exit_reason", "detail", "ended_ms", AWAY_MS, SEEN_MS)
         }
         attributes |= {
             CONTINUES: number,
-            BEGUN_AFTER: max(paused.intermediate_values),
+            BEGUN_AFTER: max(paused.intermediate_values, default=0),
             "started_ms": self._clock(),
         }
         settings = dict(paused.params)
@@ -225,17 +235,33 @@ class Study:
         return settings
 
     def adopt(self) -> list[tuple[int, Settings]]:
-        """The trials that a dead driver left running, to be gone on with under their numbers."""
+        """The trials that a dead driver left running, to be gone on with under their numbers.
+
+        Their workers died with it; the time since then is nobody's cost.
+        """
+        found = self._running()
+        for trial in found:
+            now = self._clock()
+            away_ms = trial.user_attrs.get(AWAY_MS, 0) + max(0, now - last_sign_ms(trial))
+            for name, value in ((AWAY_MS, away_ms), (SEEN_MS, now)):
+                self._study._storage.set_trial_user_attr(trial._trial_id, name, value)
+        return [(number_of(trial), dict(trial.params)) for trial in found]
+
+    def _running(self) -> list[FrozenTrial]:
         left = [t for t in self._trials() if t.state == TrialState.RUNNING]
         for trial in left:
             self._open[number_of(trial)] = _Entry(
                 trial._trial_id, trial.number, trial.user_attrs, trial.intermediate_values
             )
-        return [(number_of(trial), dict(trial.params)) for trial in left]
+        return left
 
     def is_open(self, number: int) -> bool:
         """Whether a trial that this driver asked for or adopted has not been ended yet."""
         return number in self._open
+
+    def open_trials(self) -> set[int]:
+        """The trials that this driver asked for or adopted and that have not been ended yet."""
+        return set(self._open)
 
     def record_epoch(self, number: int, record: EpochRecord) -> bool:
         """Keeps an epoch as it is first reported; says whether it was new."""
@@ -283,12 +309,19 @@ class Study:
 
     def finish_running(self, reason: ExitReason, detail: str) -> None:
         """Ends every trial that is still running."""
-        for number, _ in self.adopt():
-            self.finish(number, reason, detail)
+        for trial in self._running():
+            self.finish(number_of(trial), reason, detail)
 
     def end(self, why: str) -> None:
-        self._study.set_user_attr("ended", why)
-        self._study.set_user_attr("ended_ms", self._clock())
+        """Ends the search; the first end counts."""
+        if self._study.user_attrs.get("ended") is None:
+            self._study.set_user_attr("ended_ms", self._clock())
+            self._study.set_user_attr("ended", why)
+
+    def reopen(self) -> None:
+        """Takes the end back, and the wish for it, so that the search goes on."""
+        for name, value in (("stop_wanted", False), ("ended", None), ("ended_ms", None)):
+            self._study.set_user_attr(name, value)
 
     # -- what others may write -----------------------------------------------------------------
 
