@@ -57,7 +57,7 @@ class PlainRay:
         self._scheduler.on_trial_add(cast(Any, None), cast(Any, trial))
         return Work(number, dict(settings))
 
-    def on_epoch(self, number: int, record: EpochRecord, node: str) -> bool:  # noqa: ARG002
+    def on_epoch(self, number: int, attempt: int, record: EpochRecord) -> bool:  # noqa: ARG002
         trial = cast(Any, self._trials[number])
         result = {METRIC: record.metrics[METRIC], "training_iteration": record.epoch}
         controller = cast(Any, None)
@@ -74,7 +74,7 @@ class PlainRay:
         logging.getLogger("ray.tune").setLevel(logging.ERROR)
         self._searcher.on_trial_complete(trial_id, result)
 
-    def on_end(self, number: int, reason: ExitReason, detail: str | None) -> None:  # noqa: ARG002
+    def on_end(self, number: int, attempt: int, cause: ExitReason, detail: str | None) -> None:  # noqa: ARG002
         trial = cast(Any, self._trials[number])
         self._scheduler.on_trial_remove(cast(Any, None), trial)
         self._searcher.on_trial_complete(trial.trial_id, None, error=True)
@@ -100,7 +100,7 @@ class PlainOptuna:
         self._trials[trial.number] = trial
         return Work(trial.number, dict(trial.params))
 
-    def on_epoch(self, number: int, record: EpochRecord, node: str) -> bool:  # noqa: ARG002
+    def on_epoch(self, number: int, attempt: int, record: EpochRecord) -> bool:  # noqa: ARG002
         trial, value = self._trials[number], record.metrics[METRIC]
         trial.report(value, record.epoch)
         if record.epoch >= self._epochs and math.isfinite(value):
@@ -111,7 +111,7 @@ class PlainOptuna:
             return True
         return False
 
-    def on_end(self, number: int, reason: ExitReason, detail: str | None) -> None:  # noqa: ARG002
+    def on_end(self, number: int, attempt: int, cause: ExitReason, detail: str | None) -> None:  # noqa: ARG002
         self._study.tell(self._trials[number], state=TrialState.FAIL)
 
     def must_end(self) -> bool:

@@ -8,14 +8,16 @@ kept here for speed (rule, ledger) is rebuilt from the study at the start.
 from collections.abc import Callable
 from typing import Protocol
 
+from tuning.attempts import GOES_ON_AFTER, is_over
 from tuning.budget import ended_by, proposals_ended_by
 from tuning.events import Idle, Work
-from tuning.exits import ExitReason
+from tuning.exits import FATES, ExitReason
 from tuning.going_on import unfinished, within
 from tuning.ledger import Ledger
 from tuning.records import EpochRecord, SearchRecord
 from tuning.rules import is_diverged, rebuilt
 from tuning.rules.base import Verdict
+from tuning.running import Running
 from tuning.space import Settings
 from tuning.storing import PATIENCE_S, AtOnce, Storing
 from tuning.study import Study, now_ms
@@ -58,7 +60,11 @@ class Conductor:
         self._spec = study.spec
         self._progress = progress
         self._clock = clock
-        self._adopted = study.adopt()
+        self._running = Running(study, clock)
+        self._waiting = study.adopt()
+        """Trials that go on as soon as a worker is free."""
+        for number, _ in self._waiting:
+            self._running.left_behind(number)
         record = study.record()
         self._rule = rebuilt(self._spec.stopping, self._spec.budget.epochs, within(record))
         self._unfinished = [t.number for t in unfinished(record)]
@@ -82,25 +88,26 @@ class Conductor:
         return self._no_more or "all trials done"
 
     def next_trial(self) -> Work | Idle:
-        """First what a dead driver left running or the end of the search interrupted, then paused
-        trials that came to lead their rung, then new proposals while the budget lasts."""
+        """First what lost its worker or its driver or was interrupted by the search's end, then
+        paused trials that came to lead their rung, then new proposals while the budget lasts."""
         self._settle()
-        if self._adopted:
-            work = Work(*self._adopted.pop(0))
-            self._progress.goes_on(work.number)
-            return work
         if self._end:
             return Idle.DONE
+        if self._waiting:
+            number, settings = self._waiting.pop(0)
+            self._progress.goes_on(number)
+            return self._handed_out(number, settings)
         if self._unfinished:
             return self._goes_on(self._unfinished.pop(0))
         return self._taken_up(closing=False) or self._proposed() or self._last()
 
-    def on_epoch(self, number: int, record: EpochRecord, node: str) -> bool:
+    def on_start(self, number: int, attempt: int, node: str, pid: int) -> None:
+        self._running.placed(number, attempt, node, pid)
+
+    def on_epoch(self, number: int, attempt: int, record: EpochRecord) -> bool:
         """Keeps the epoch, then lets divergence, the plan and the early-stopping rule speak."""
-        if not self._study.is_open(number):
-            return False  # a worker that died just after its trial's end made Ray Tune retry it
-        if record.epoch == 1:
-            self._study.record_node(number, node)
+        if not self._running.has(number, attempt):
+            return False  # a worker that was given up still speaks
         value = record.metrics["val_mae"]
         if self._study.record_epoch(number, record):
             self._ledger.epoch(number, value, restored=record.restored)
@@ -111,19 +118,33 @@ class Conductor:
             return True
         reason, detail = fate
         if reason == ExitReason.COMPLETED:
+            self._running.leave(number)
             best = self._study.trial(number).best_epoch or record
             self._storing.add(number, {record.checkpoint_key, best.checkpoint_key})
             self._settle()  # complete as soon as these are stored; its worker is free already
         else:
-            self.on_end(number, reason, detail)
+            self._finish(number, reason, detail)
         return False
 
     def on_note(self, number: int, text: str) -> None:
         self._progress.line(f"trial {number:>3} {text}")
 
-    def on_end(self, number: int, reason: ExitReason, detail: str | None) -> None:
+    def on_end(self, number: int, attempt: int, cause: ExitReason, detail: str | None) -> None:
+        if not self._running.has(number, attempt):
+            return
+        if cause in GOES_ON_AFTER:
+            attempts = self._running.end(number, cause, detail)
+        if cause not in GOES_ON_AFTER or is_over(cause, attempts, self._spec.resources):
+            self._finish(number, cause, detail)
+            return
+        why = detail or FATES[cause].meaning
+        self._progress.line(f"trial {number:>3} goes on elsewhere: {why} (attempt {attempt + 1})")
+        self._waiting.append((number, self._study.trial(number).parameters))
+
+    def _finish(self, number: int, reason: ExitReason, detail: str | None) -> None:
         if not self._study.is_open(number):
             return
+        self._running.leave(number)
         last_epoch = self._study.last_epoch(number)
         self._study.finish(number, reason, detail)
         self._ledger.ends(number, self._clock())
@@ -156,6 +177,7 @@ class Conductor:
         self._closed = True
         waiting = set() if self._at_once else self._storing.numbers()
         for number in self._study.open_trials() - waiting:
+            self._running.leave(number)
             self._study.finish(number, ExitReason.SEARCH_ENDED, why)
             self._ledger.ends(number, self._clock())
         self._study.end(why)
@@ -164,20 +186,22 @@ class Conductor:
     def has_lost_checkpoints(self) -> bool:
         """To be asked when no worker is left: whether trials must run again for a checkpoint that
         did not arrive. They are next."""
+        if self._at_once:
+            return False
         self._storing.wait(SETTLE_S)
         self._settle(patience_s=0.0)
-        return bool(self._adopted) and self._end is None
+        return bool(self._waiting) and self._end is None
 
     def _settle(self, patience_s: float = PATIENCE_S) -> None:
         """Completes trials whose checkpoints have arrived; runs again those whose never will."""
         for number in self._storing.arrived():
-            self.on_end(number, ExitReason.COMPLETED, None)
+            self._finish(number, ExitReason.COMPLETED, None)
         for number, is_worth_it in self._storing.overdue(patience_s):
             if is_worth_it:
                 self._progress.line(f"trial {number:>3} runs again: its last checkpoint is lost")
-                self._adopted.append((number, self._study.trial(number).parameters))
+                self._waiting.append((number, self._study.trial(number).parameters))
             else:
-                self.on_end(number, ExitReason.CRASHED, "its last checkpoint cannot be stored")
+                self._finish(number, ExitReason.CRASHED, "its last checkpoint cannot be stored")
 
     @property
     def _training(self) -> int:
@@ -212,7 +236,7 @@ class Conductor:
         settings = self._study.take_up(number)
         self._ledger.begins(number, self._clock())
         self._progress.goes_on(number)
-        return Work(number, settings)
+        return self._handed_out(number, settings)
 
     def _proposed(self) -> Work | None:
         self._no_more = proposals_ended_by(self._spec.budget, self._ledger.usage(self._clock()))
@@ -227,7 +251,11 @@ class Conductor:
             self._protected.add(number)
         self._ledger.begins(number, self._clock())
         self._progress.started(number, settings)
-        return Work(number, settings)
+        return self._handed_out(number, settings)
+
+    def _handed_out(self, number: int, settings: Settings) -> Work:
+        attempt = self._running.begin(number)
+        return Work(number, settings, attempt, self._study.last_epoch(number))
 
     def _last(self) -> Work | Idle:
         """When nothing new is proposed: waits for what runs, then lets the leaders finish."""

@@ -15,6 +15,12 @@ class Work:
 
     number: int
     parameters: Settings
+    attempt: int = 1
+    """Whoever has it names it in all that it says: what a stale worker says is not listened to."""
+    trained_epochs: int = 0
+    """Epochs that were reported already, by whomever."""
+    avoid: tuple[str, ...] = ()
+    """Addresses of nodes that must not have it."""
 
 
 class Idle(Enum):
@@ -30,14 +36,21 @@ class SearchEvents(Protocol):
     def next_trial(self) -> Work | Idle:
         """What a free worker does next."""
 
-    def on_epoch(self, number: int, record: EpochRecord, node: str) -> bool:
+    def on_start(self, number: int, attempt: int, node: str, pid: int) -> None:
+        """Takes where a trial is being trained now: a node's address, and a process there."""
+
+    def on_epoch(self, number: int, attempt: int, record: EpochRecord) -> bool:
         """Takes an epoch; says whether the trial goes on."""
 
     def on_note(self, number: int, text: str) -> None:
         """Takes what a trial's worker has to say to a person."""
 
-    def on_end(self, number: int, reason: ExitReason, detail: str | None) -> None:
-        """Takes the end of a trial that said itself why it ends, or that failed for good."""
+    def on_end(self, number: int, attempt: int, cause: ExitReason, detail: str | None) -> None:
+        """Takes the end of an attempt that said itself why it ends, or whose worker is gone.
+
+        Whether the trial is over or goes on elsewhere is decided here: if it goes on, it is handed
+        out again by ``next_trial``.
+        """
 
     def must_end(self) -> bool:
         """Whether running trials must stop now, too."""

@@ -1,4 +1,5 @@
-"""Why a trial ended: a type, each reason with exactly one fate in the study and in MLflow."""
+"""Why a trial, or an attempt at it, ended: a type, each reason with exactly one fate in the study
+and in MLflow. Which of them end a trial only after several attempts: ``tuning/attempts.py``."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,6 +19,9 @@ class ExitReason(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     INVALID_CONFIG = "invalid_config"
     CRASHED = "crashed"
+    PREEMPTED = "preempted"
+    STALLED = "stalled"
+    DISK_FULL = "disk_full"
     SEARCH_ENDED = "search_ended"
 
 
@@ -41,5 +45,9 @@ FATES: dict[ExitReason, Fate] = {
     ExitReason.OUT_OF_MEMORY: Fate("PRUNED", "FAILED", "does not fit into the GPU's memory"),
     ExitReason.INVALID_CONFIG: Fate("FAIL", "FAILED", "a configuration that cannot be trained"),
     ExitReason.CRASHED: Fate("FAIL", "FAILED", "its worker failed more often than allowed"),
+    # Trials go on after these three (tuning/attempts.py); so they end only where none can.
+    ExitReason.PREEMPTED: Fate("FAIL", "FAILED", "its worker was taken away"),
+    ExitReason.STALLED: Fate("FAIL", "FAILED", "its epochs hung more often than allowed"),
+    ExitReason.DISK_FULL: Fate("FAIL", "FAILED", "no node was left that had room on its disk"),
     ExitReason.SEARCH_ENDED: Fate("PRUNED", "KILLED", "the search was stopped or its budget ended"),
 }

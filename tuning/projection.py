@@ -24,6 +24,9 @@ SEARCH_TAG = "hopetune.search"
 TRIAL_TAG = "hopetune.trial"
 
 
+TAG_LENGTH = 5000
+"""Characters that MLflow lets a tag have (8000 in 3.17; older servers 5000)."""
+
 UNENDED = ("RUNNING", "SCHEDULED")
 """Run states in which more may come; a paused trial is scheduled."""
 
@@ -105,6 +108,10 @@ def _child(search: SearchRecord, trial: TrialRecord) -> RunState:
     tags = _search_tags(search) | {TRIAL_TAG: str(trial.number)}
     if trial.node:
         tags["hopetune.node"] = trial.node
+    if trial.attempts:
+        tags["hopetune.attempts"] = str(trial.attempts[-1].number)
+        if lost := [a for a in trial.attempts if a.cause]:
+            tags["hopetune.lost_attempts"] = "; ".join(a.in_words for a in lost)[:TAG_LENGTH]
     reason = trial.exit_reason
     if reason == ExitReason.PAUSED and search.ended:
         reason = ExitReason.STOPPED_EARLY  # nobody will take it up any more

@@ -1,72 +1,45 @@
-"""The one door to Ray Tune: the worker's trainable, and a searcher and a scheduler over the study.
+"""The one door to Ray Tune: a searcher and a scheduler over the study (its workers are in
+``tuning.ray_worker``).
 
-Ray Tune places trials and keeps workers warm. What is proposed, what is stopped and what is
-remembered belongs to the study; nothing is read back from Ray Tune's own snapshots.
+Ray Tune places trials and keeps workers warm. What is proposed, stopped, tried again and remembered
+belongs to the study; nothing is read back from Ray Tune's own snapshots, and it retries nothing.
 """
 
 import logging
 import os
 import tempfile
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import ray
-import torch
 from ray import tune
+from ray.air.execution._internal import RayActorManager
+from ray.exceptions import RayActorError, RayTaskError
+from ray.tune.execution import tune_controller
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from tuning.events import Idle, SearchEvents
 from tuning.exits import ExitReason
+from tuning.ray_worker import (
+    ATTEMPT,
+    DETAIL,
+    ENDED,
+    NOTES,
+    NUMBER,
+    PARAMETERS,
+    REPORT,
+    SPEC,
+    TRAINED,
+    AttemptFailedError,
+    HeadposeTrainable,
+)
 from tuning.records import EpochRecord
 from tuning.spec import SearchSpec
 from tuning.study import now_ms
-from tuning.trial import EpochReport
-from tuning.worker import Worker
-from usererror import UserError
 
-NUMBER = "trial_number"
-_SPEC = "spec"
-_PARAMETERS = "parameters"
-_REPORT = "report"
-_ENDED = "ended"
-_DETAIL = "detail"
-_NOTES = "notes"
-
-
-class HeadposeTrainable(tune.Trainable):  # type: ignore[misc]
-    """One trial after the other in one warm process; a Ray Tune step is an epoch."""
-
-    def setup(self, config: dict[str, Any]) -> None:
-        self._worker = Worker()
-        self._begin(config)
-
-    def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._begin(new_config)
-        return True
-
-    def step(self) -> dict[str, Any]:
-        try:
-            report = next(self._reports)
-        except torch.OutOfMemoryError as error:
-            return _ended(ExitReason.OUT_OF_MEMORY, str(error))
-        except UserError as error:
-            return _ended(ExitReason.INVALID_CONFIG, str(error))
-        notes = self._worker.take_notes()
-        return {_REPORT: vars(report), **({_NOTES: "\n".join(notes)} if notes else {})}
-
-    def cleanup(self) -> None:
-        self._worker.close()
-
-    def _begin(self, config: dict[str, Any]) -> None:
-        spec = SearchSpec.model_validate_json(config[_SPEC])
-        self._reports: Iterator[EpochReport] = self._worker.start(spec, config[_PARAMETERS])
-
-
-def _ended(reason: ExitReason, detail: str) -> dict[str, Any]:
-    return {_ENDED: reason.value, _DETAIL: detail}
+log = logging.getLogger(__name__)
 
 
 class _Unsaved:
@@ -91,7 +64,13 @@ class StudySearcher(_Unsaved, Searcher):  # type: ignore[misc]
         if isinstance(work, Idle):
             finished: str = Searcher.FINISHED
             return finished
-        return {NUMBER: work.number, _PARAMETERS: work.parameters, _SPEC: self._spec}
+        return {
+            NUMBER: work.number,
+            ATTEMPT: work.attempt,
+            PARAMETERS: work.parameters,
+            TRAINED: work.trained_epochs,
+            SPEC: self._spec,
+        }
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -105,33 +84,74 @@ class StudySearcher(_Unsaved, Searcher):  # type: ignore[misc]
         """Nothing to take up: the study has it."""
 
 
+class _Starts(_Unsaved, tune.Callback):  # type: ignore[misc]
+    """Asks each worker that begins a trial where it is; no decision waits for the answer."""
+
+    def __init__(self, events: SearchEvents) -> None:
+        self._events = events
+        self._asked: dict[ray.ObjectRef, Trial] = {}
+
+    def on_trial_start(
+        self,
+        iteration: int,  # noqa: ARG002
+        trials: list[Trial],  # noqa: ARG002
+        trial: Trial,
+        **info: Any,  # noqa: ARG002
+    ) -> None:
+        actor = trial.temporary_state.ray_actor
+        self._asked[actor.get_current_ip_pid.remote()] = trial
+
+    def tell(self) -> None:
+        """Passes on the answers that have come."""
+        if not self._asked:
+            return
+        ready, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)
+        for answer in ready:
+            trial = self._asked.pop(answer)
+            try:
+                node, pid = ray.get(answer)
+            except (RayActorError, RayTaskError):
+                continue  # it died at once, of which Ray Tune hears by itself
+            self._events.on_start(*_attempt(trial), node, pid)
+
+
 class StudyScheduler(_Unsaved, FIFOScheduler):  # type: ignore[misc]
     """Hands every report to the study's rules and obeys them."""
 
-    def __init__(self, events: SearchEvents) -> None:
+    def __init__(self, events: SearchEvents, starts: _Starts) -> None:
         super().__init__()
         self._events = events
+        self._starts = starts
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """Called at every turn of Ray Tune's loop, about ten times a second."""
+        self._starts.tell()
+        return super().choose_trial_to_run(tune_controller)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
-        number = trial.config[NUMBER]
-        if _ENDED in result:
-            self._events.on_end(number, ExitReason(result[_ENDED]), result[_DETAIL])
+        self._starts.tell()
+        number, attempt = _attempt(trial)
+        if ENDED in result:
+            self._events.on_end(number, attempt, ExitReason(result[ENDED]), result[DETAIL])
             return str(TrialScheduler.STOP)
-        for text in result.get(_NOTES, "").splitlines():
+        for text in result.get(NOTES, "").splitlines():
             self._events.on_note(number, text)
-        record = _epoch_record(result)
-        goes_on = self._events.on_epoch(number, record, str(result.get("node_ip", "")))
+        goes_on = self._events.on_epoch(number, attempt, _epoch_record(result))
         return str(TrialScheduler.CONTINUE if goes_on else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:  # noqa: ARG002
-        # Called for every failure; Ray Tune starts the trial again until its retries are used up.
-        if trial.should_recover():
-            return
-        self._events.on_end(trial.config[NUMBER], ExitReason.CRASHED, _last_line(trial))
+        """Called once for every failure, as Ray Tune retries nothing."""
+        self._starts.tell()
+        cause, detail = failure(trial.get_pickled_error())
+        self._events.on_end(*_attempt(trial), cause, detail)
+
+
+def _attempt(trial: Trial) -> tuple[int, int]:
+    return trial.config[NUMBER], trial.config[ATTEMPT]
 
 
 def _epoch_record(result: dict[str, Any]) -> EpochRecord:
-    prefix = f"{_REPORT}/"
+    prefix = f"{REPORT}/"
     flat = {key.removeprefix(prefix): v for key, v in result.items() if key.startswith(prefix)}
     metrics = {
         name.removeprefix("metrics/"): value
@@ -143,12 +163,51 @@ def _epoch_record(result: dict[str, Any]) -> EpochRecord:
     )
 
 
-def _last_line(trial: Trial) -> str:
-    error = trial.get_error()
-    if error is None:
-        return "the worker died"
-    lines = traceback.format_exception_only(error)
-    return lines[-1].strip().splitlines()[-1]
+def failure(error: Exception | None) -> tuple[ExitReason, str]:
+    """The cause of an attempt's end, from what Ray says of its worker; and words for people."""
+    if isinstance(error, RayTaskError):
+        cause = error.cause
+        if isinstance(cause, AttemptFailedError):
+            if cause.cause == ExitReason.CRASHED:
+                log.error("a worker failed: %s", error)
+            return cause.cause, cause.detail
+        return ExitReason.CRASHED, _last_line(error)
+    if isinstance(error, RayActorError) and error.preempted:
+        return ExitReason.PREEMPTED, "its node was taken away"
+    for phrase, reason, words in _LAST_WORDS:
+        if phrase in str(error):
+            return reason, words
+    if isinstance(error, RayActorError) and error.actor_init_failed:
+        return ExitReason.CRASHED, _last_line(error)
+    return ExitReason.CRASHED, "its worker process died"
+
+
+_NO_HOST_MEMORY = "the memory of its node (not of its GPU) is full"
+
+_LAST_WORDS = (
+    ("node has died", ExitReason.PREEMPTED, "its node is lost"),
+    ("SIGTERM", ExitReason.PREEMPTED, "its worker was told to leave"),
+    (_NO_HOST_MEMORY, ExitReason.CRASHED, _NO_HOST_MEMORY),
+)
+"""Ray keeps most of what it knows of a dead worker in the text of its error only; the phrases were
+seen with ray 2.60."""
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
+
+
+class _Actors(RayActorManager):  # type: ignore[misc]
+    """Ray Tune's manager of workers, which would end the whole search upon an error of a worker
+    that it does not expect (ray 2.60), one killed as its node ran out of memory among them."""
+
+    def _actor_task_failed(self, tracked_actor_task: Any, exception: Exception) -> None:
+        if not isinstance(exception, RayActorError | RayTaskError):
+            is_memory = isinstance(exception, ray.exceptions.OutOfMemoryError)
+            text = _NO_HOST_MEMORY if is_memory else _last_line(exception)
+            exception = RayActorError(error_msg=text)
+        super()._actor_task_failed(tracked_actor_task, exception)
 
 
 class _MustEnd(_Unsaved, tune.Stopper):  # type: ignore[misc]
@@ -175,16 +234,20 @@ def connect(address: str, namespace: str) -> None:
 def run_trials(events: SearchEvents, spec: SearchSpec, gpus: float, parallel: int) -> None:
     """Runs trials on the connected cluster until ``events`` says that the search has ended."""
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints tables even at verbose=0
-    # It warns that it finds no result files, which are switched off: the study has the results.
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # the conductor tells of them
+    # It warns that it finds no result files, which are switched off, and counts failed attempts as
+    # failed trials: the study has the results.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    tune_controller.RayActorManager = _Actors
     resources = {"cpu": spec.resources.cpus_per_trial, "gpu": gpus}
+    starts = _Starts(events)
     # Ray Tune wants a folder for its own files; nothing in it is ever read again.
     with tempfile.TemporaryDirectory(prefix="hopetune-tune-") as scratch:
         tuner = tune.Tuner(
             tune.with_resources(HeadposeTrainable, resources),
             tune_config=tune.TuneConfig(
                 search_alg=StudySearcher(events, spec),
-                scheduler=StudyScheduler(events),
+                scheduler=StudyScheduler(events, starts),
                 num_samples=-1,
                 max_concurrent_trials=parallel,
                 reuse_actors=True,
@@ -193,7 +256,8 @@ def run_trials(events: SearchEvents, spec: SearchSpec, gpus: float, parallel: in
                 name="trials",
                 storage_path=scratch,
                 stop=_MustEnd(events.must_end),
-                failure_config=tune.FailureConfig(max_failures=spec.resources.retries),
+                failure_config=tune.FailureConfig(max_failures=0),
+                callbacks=[starts],
                 # Left to itself, Ray Tune saves a trainable of this kind at its end.
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 verbose=0,

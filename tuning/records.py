@@ -24,6 +24,32 @@ class EpochRecord:
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """One go at a trial, in one worker process, numbered from 1.
+
+    An attempt without a cause goes on, or ended as its trial did or when it paused.
+    """
+
+    number: int
+    begun_ms: int
+    node: str = ""
+    """Address of its node; empty where it ended before a worker process had it."""
+    pid: int | None = None
+    """Its worker process on that node."""
+    ended_ms: int | None = None
+    cause: ExitReason | None = None
+    """Why it ended before its trial did."""
+    detail: str | None = None
+
+    @property
+    def in_words(self) -> str:
+        """``2: crashed on 10.0.0.7 (its worker process died)``."""
+        where = f" on {self.node}" if self.node else ""
+        why = f" ({self.detail})" if self.detail else ""
+        return f"{self.number}: {self.cause or 'goes on'}{where}{why}"
+
+
+@dataclass(frozen=True)
 class TrialRecord:
     """One trial. ``value`` is its best validation MAE in degrees so far, none before its first.
 
@@ -47,6 +73,8 @@ class TrialRecord:
     entry: int = -1
     tried_first: bool = False
     """Named by the search file."""
+    attempts: tuple[Attempt, ...] = ()
+    """In their order; those that no worker process ever had may be missing."""
 
     @property
     def best_epoch(self) -> EpochRecord | None:

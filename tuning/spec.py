@@ -92,6 +92,9 @@ class Resources(Strict):
     cpus_per_trial: float = Field(default=1.0, gt=0)
     parallel_trials: int | None = Field(default=None, ge=1)
     retries: int = Field(default=2, ge=0)
+    """Further attempts at a trial whose worker crashed; one that was sent away costs none."""
+    stall_retries: int = Field(default=2, ge=0)  # untuned
+    """Further attempts at a trial of which an epoch hung."""
     images_on_gpu: Literal["auto", "always", "never"] = "auto"
     """Whether the training set is kept in the GPU's memory; auto: where it fits twice."""
 

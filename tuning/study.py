@@ -5,6 +5,7 @@ parameters, its value after every epoch, its metrics, why it ended. The driver i
 and can be rebuilt from this at any moment.
 """
 
+import dataclasses
 import math
 import time
 import uuid
@@ -20,16 +21,18 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tuning.exits import FATES, ExitReason
 from tuning.lease import Holder, Lease, holders, prepare
-from tuning.records import EpochRecord, SearchRecord, TrialRecord
+from tuning.records import Attempt, EpochRecord, SearchRecord, TrialRecord
 from tuning.samplers import configuration, distribution, propose
 from tuning.space import Settings
 from tuning.spec import SearchSpec
 from tuning.study_records import (
+    ATTEMPT,
     AWAY_MS,
     BEGUN_AFTER,
     CONTINUES,
     EPOCH,
     SEEN_MS,
+    attempts_of,
     last_sign_ms,
     number_of,
     trial_records,
@@ -280,8 +283,17 @@ class Study:
         entry.add(record.epoch, value)
         return True
 
-    def record_node(self, number: int, node: str) -> None:
-        self._study._storage.set_trial_user_attr(self._open[number].id, "node", node)
+    def record_attempt(self, number: int, attempt: Attempt) -> None:
+        """Keeps an attempt at a trial as it stands now."""
+        entry = self._open[number]
+        name = f"{ATTEMPT}{attempt.number:04d}"
+        self._study._storage.set_trial_user_attr(entry.id, name, dataclasses.asdict(attempt))
+        entry.attempts[attempt.number] = attempt
+
+    def attempts(self, number: int) -> tuple[Attempt, ...]:
+        """The attempts that were kept of an open trial, in their order."""
+        kept = self._open[number].attempts
+        return tuple(kept[n] for n in sorted(kept))
 
     def decided_until(self, number: int) -> int:
         """Epochs up to this one have been judged: a trial that was taken up does not pause there
@@ -383,6 +395,7 @@ class _Entry:
     ) -> None:
         self.id, self.number = trial_id, number
         self.begun_after: int = attributes.get(BEGUN_AFTER, 0)
+        self.attempts = {attempt.number: attempt for attempt in attempts_of(attributes)}
         self.epochs: set[int] = set()
         self.best: float | None = None
         for epoch, value in values.items():

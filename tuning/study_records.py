@@ -1,13 +1,16 @@
 """Optuna's trials as the project's records; the stretches of one trial become one again."""
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from optuna.trial import FrozenTrial
 
 from tuning.exits import ExitReason
-from tuning.records import EpochRecord, TrialRecord
+from tuning.records import Attempt, EpochRecord, TrialRecord
 
 EPOCH = "epoch:"
+ATTEMPT = "attempt:"
 CONTINUES = "continues"
 """Attribute of a later stretch: the number of the trial's first one."""
 BEGUN_AFTER = "begun_after"
@@ -35,6 +38,7 @@ def _record(number: int, stretches: list[FrozenTrial]) -> TrialRecord:
     latest = stretches[-1]
     attributes = latest.user_attrs
     reason = attributes.get("exit_reason")
+    attempts = attempts_of(attributes)
     return TrialRecord(
         number=number,
         state=latest.state.name,  # type: ignore[arg-type]
@@ -44,12 +48,23 @@ def _record(number: int, stretches: list[FrozenTrial]) -> TrialRecord:
         ended_ms=_ended_ms(latest),
         exit_reason=ExitReason(reason) if reason else None,
         detail=attributes.get("detail"),
-        node=attributes.get("node"),
+        node=next((a.node for a in reversed(attempts) if a.node), None),
         resumed_ms=_started_ms(latest),
         entry=latest.number,
         earlier_s=sum(_seconds(entry) for entry in stretches[:-1]) - _away_s(stretches),
         tried_first=bool(attributes.get("tried_first", False)),
+        attempts=attempts,
     )
+
+
+def attempts_of(attributes: Mapping[str, Any]) -> tuple[Attempt, ...]:
+    """The attempts that an entry's attributes tell of, those of earlier stretches included."""
+    found = [
+        Attempt(**value | {"cause": ExitReason(value["cause"]) if value["cause"] else None})
+        for name, value in attributes.items()
+        if name.startswith(ATTEMPT)
+    ]
+    return tuple(sorted(found, key=lambda attempt: attempt.number))
 
 
 def _epochs(trial: FrozenTrial) -> tuple[EpochRecord, ...]:

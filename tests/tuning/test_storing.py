@@ -104,7 +104,8 @@ def driver(study: Study, store: Store) -> Conductor:
 def report(driver: Conductor, number: int, epoch: int, mae: float = 5.0) -> bool:
     key = f"trial{number}-epoch{epoch}"
     metrics = {"val_mae": mae, "epoch_seconds": 1.0}
-    return driver.on_epoch(number, EpochRecord(epoch, 1000, metrics, key, False), "node")
+    attempt = driver._running._last[number]
+    return driver.on_epoch(number, attempt, EpochRecord(epoch, 1000, metrics, key, False))
 
 
 def trained(driver: Conductor) -> int:
@@ -135,7 +136,7 @@ def test_a_lost_checkpoint_runs_its_trial_again_and_no_third_time(
     number = trained(driver)
     parameters = study.trial(number).parameters
     assert driver.has_lost_checkpoints()
-    assert driver.next_trial() == Work(number, parameters)
+    assert driver.next_trial() == Work(number, parameters, attempt=2, trained_epochs=2)
     assert not report(driver, number, 2)
     assert not driver.has_lost_checkpoints()
     assert study.trial(number).exit_reason == ExitReason.CRASHED
@@ -146,7 +147,8 @@ def test_a_driver_that_died_meanwhile_leaves_the_trial_to_the_next_one(
 ) -> None:
     number = trained(driver)
     successor = Conductor(study, ProgressLines(io.StringIO()), Storing(store))
-    assert successor.next_trial() == Work(number, study.trial(number).parameters)
+    parameters = study.trial(number).parameters
+    assert successor.next_trial() == Work(number, parameters, trained_epochs=2)
     store.keys |= {"trial0-epoch1", "trial0-epoch2"}
     assert not report(successor, number, 2)
     assert not successor.has_lost_checkpoints()

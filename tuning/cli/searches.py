@@ -1,5 +1,6 @@
 """``hopetune submit``, ``run``, ``ls``, ``show``, ``logs``, ``stop``, ``sync``: searches."""
 
+import dataclasses
 import math
 import shutil
 import tempfile
@@ -126,6 +127,11 @@ def show(search: SearchName = "latest", json: Json = False) -> None:
         for trial in by_error
     ]
     say_table(("trial", "state", "epochs", "val MAE", "settings"), rows)
+    for trial in record.trials:
+        if lost := [attempt.in_words for attempt in trial.attempts if attempt.cause]:
+            say(f"trial {trial.number:>3} lost attempts {'; '.join(lost)}")
+        if trial.state == "FAIL" and trial.detail:
+            say(f"trial {trial.number:>3} failed: {trial.detail}")
 
 
 def logs(
@@ -253,6 +259,7 @@ def _trial_summary(trial: "TrialRecord") -> dict[str, object]:
         "val_mae": trial.value,
         "curve": trial.curve,
         "node": trial.node,
+        "attempts": [dataclasses.asdict(attempt) for attempt in trial.attempts],
     }
 
 

@@ -56,6 +56,7 @@ class Trace:
 @dataclass
 class _Stretch:
     number: int
+    attempt: int
     curve: Curve
     key: Configuration
     epoch: int
@@ -115,9 +116,9 @@ class Simulator:
     def _start(self, work: Work) -> None:
         curve, key = self._trainings(work.parameters), configuration(work.parameters)
         if curve.out_of_memory:
-            self._events.on_end(work.number, ExitReason.OUT_OF_MEMORY, "simulated")
+            self._events.on_end(work.number, work.attempt, ExitReason.OUT_OF_MEMORY, "simulated")
             return
-        stretch = _Stretch(work.number, curve, key, 0)
+        stretch = _Stretch(work.number, work.attempt, curve, key, 0)
         for _ in range(self._stored.get(key, 0)):
             stretch.epoch += 1
             if not self._report(stretch, restored=True):
@@ -135,7 +136,8 @@ class Simulator:
         self.trace.epochs += 1
         self.trace.gpu_s += stretch.curve.seconds
         if stretch.curve.crashes_in == stretch.epoch:
-            self._events.on_end(stretch.number, ExitReason.CRASHED, "simulated")
+            attempt = stretch.attempt
+            self._events.on_end(stretch.number, attempt, ExitReason.CRASHED, "simulated")
             return False
         seen = float(stretch.curve.seen_deg[stretch.epoch - 1])
         if math.isfinite(seen):
@@ -150,7 +152,7 @@ class Simulator:
         seen = float(stretch.curve.seen_deg[stretch.epoch - 1])
         metrics = {"val_mae": seen, "epoch_seconds": stretch.curve.seconds}
         record = EpochRecord(stretch.epoch, self._clock(), metrics, "simulated", restored)
-        return self._events.on_epoch(stretch.number, record, "simulated")
+        return self._events.on_epoch(stretch.number, stretch.attempt, record)
 
 
 class Silent:

@@ -1,0 +1,160 @@
+"""What becomes of a trial when an attempt at it ends, and who is listened to."""
+
+import io
+from collections.abc import Callable
+
+import pytest
+
+from tuning.attempts import GOES_ON_AFTER, is_over
+from tuning.conductor import Conductor
+from tuning.events import Idle, Work
+from tuning.exits import ExitReason
+from tuning.progress import ProgressLines
+from tuning.records import Attempt, EpochRecord
+from tuning.simulation.clock import VirtualClock
+from tuning.space import Range
+from tuning.spec import Budget, Data, Resources, Sampler, SearchSpec, Stopping
+from tuning.storing import AtOnce
+from tuning.study import Storage, Study
+
+CRASHED, PREEMPTED, STALLED = ExitReason.CRASHED, ExitReason.PREEMPTED, ExitReason.STALLED
+DISK_FULL = ExitReason.DISK_FULL
+
+
+def attempts(*causes: ExitReason) -> list[Attempt]:
+    return [Attempt(i, 1000, "node", 7, 2000, cause) for i, cause in enumerate(causes, start=1)]
+
+
+@pytest.mark.parametrize("reason", [r for r in ExitReason if r not in GOES_ON_AFTER])
+def test_what_is_the_configurations_own_doing_is_never_tried_again(reason: ExitReason) -> None:
+    assert is_over(reason, attempts(reason), Resources(retries=5))
+
+
+def test_a_crash_is_tried_again_as_often_as_the_search_file_says() -> None:
+    limits = Resources(retries=2)
+    assert not is_over(CRASHED, attempts(CRASHED, CRASHED), limits)
+    assert is_over(CRASHED, attempts(CRASHED, CRASHED, CRASHED), limits)
+    assert is_over(CRASHED, attempts(CRASHED), Resources(retries=0))
+
+
+def test_being_sent_away_costs_nothing() -> None:
+    assert not is_over(PREEMPTED, attempts(*[PREEMPTED] * 50), Resources(retries=0))
+    mixed = attempts(CRASHED, *[PREEMPTED] * 9, CRASHED)
+    assert not is_over(CRASHED, mixed, Resources(retries=2))
+
+
+def test_stalls_have_a_limit_of_their_own_and_full_disks_none() -> None:
+    limits = Resources(retries=0, stall_retries=1)
+    assert not is_over(STALLED, attempts(STALLED), limits)
+    assert is_over(STALLED, attempts(STALLED, DISK_FULL, STALLED), limits)
+    assert not is_over(DISK_FULL, attempts(*[DISK_FULL] * 5), limits)
+
+
+# -- the conductor ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def study() -> Study:
+    spec = SearchSpec(
+        name="small",
+        data=Data(train="simulated"),
+        parameters={"alpha": Range(low=0.1, high=2.0)},
+        sampler=Sampler(name="random"),
+        stopping=Stopping(rule="none"),
+        budget=Budget(trials=2, epochs=3),
+        resources=Resources(retries=1),
+    )
+    return Storage.in_memory().create("small-1", spec, "simulated", VirtualClock())
+
+
+@pytest.fixture
+def printed() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def start(study: Study, printed: io.StringIO) -> Callable[[], Conductor]:
+    return lambda: Conductor(study, ProgressLines(printed), AtOnce(), VirtualClock())
+
+
+@pytest.fixture
+def conductor(start: Callable[[], Conductor]) -> Conductor:
+    return start()
+
+
+def handed_out(conductor: Conductor) -> Work:
+    work = conductor.next_trial()
+    assert isinstance(work, Work)
+    conductor.on_start(work.number, work.attempt, "10.0.0.7", 4711)
+    return work
+
+
+def report(conductor: Conductor, work: Work, epoch: int, mae: float = 5.0) -> bool:
+    metrics = {"val_mae": mae, "epoch_seconds": 1.0}
+    record = EpochRecord(epoch, 1000, metrics, f"key{epoch}", restored=False)
+    return conductor.on_epoch(work.number, work.attempt, record)
+
+
+def test_a_lost_trial_goes_on_under_its_number_with_what_it_has_learnt(
+    conductor: Conductor, study: Study, printed: io.StringIO
+) -> None:
+    first = handed_out(conductor)
+    report(conductor, first, 1)
+    conductor.on_end(first.number, first.attempt, PREEMPTED, "its node is lost")
+    assert "trial   0 goes on elsewhere: its node is lost (attempt 2)" in printed.getvalue()
+    again = handed_out(conductor)
+    assert again == Work(0, first.parameters, attempt=2, trained_epochs=1)
+    report(conductor, again, 2)
+    assert not report(conductor, again, 3)
+    conductor.must_end()
+    trial = study.trial(0)
+    assert (trial.exit_reason, sorted(trial.curve)) == (ExitReason.COMPLETED, [1, 2, 3])
+    assert [(a.cause, a.detail) for a in trial.attempts] == [
+        (PREEMPTED, "its node is lost"),
+        (None, None),
+    ]
+    assert (trial.node, trial.attempts[0].pid) == ("10.0.0.7", 4711)
+
+
+def test_what_a_stale_worker_says_is_not_listened_to(conductor: Conductor, study: Study) -> None:
+    stale = handed_out(conductor)
+    conductor.on_end(stale.number, stale.attempt, PREEMPTED, None)
+    again = handed_out(conductor)
+    assert not report(conductor, stale, 1, mae=1.0)
+    conductor.on_end(stale.number, stale.attempt, ExitReason.OUT_OF_MEMORY, None)
+    assert report(conductor, again, 1, mae=5.0)
+    assert study.trial(0).curve == {1: 5.0}
+
+
+def test_a_trial_that_keeps_crashing_fails_with_its_last_detail(
+    conductor: Conductor, study: Study
+) -> None:
+    for attempt in (1, 2):
+        work = handed_out(conductor)
+        assert (work.number, work.attempt) == (0, attempt)
+        conductor.on_end(0, attempt, CRASHED, f"crash {attempt}")
+    trial = study.trial(0)
+    assert (trial.state, trial.exit_reason, trial.detail) == ("FAIL", CRASHED, "crash 2")
+    assert handed_out(conductor).number == 1
+
+
+def test_a_restarted_driver_counts_on(start: Callable[[], Conductor], study: Study) -> None:
+    dead = start()
+    work = handed_out(dead)
+    dead.on_end(0, work.attempt, CRASHED, "first")
+    handed_out(dead)
+    successor = start()
+    work = handed_out(successor)
+    assert (work.number, work.attempt) == (0, 3)
+    successor.on_end(0, 3, CRASHED, "second")
+    trial = study.trial(0)
+    assert trial.exit_reason == CRASHED
+    assert [a.cause for a in trial.attempts] == [CRASHED, PREEMPTED, CRASHED]
+
+
+def test_nothing_goes_on_once_the_search_ends(conductor: Conductor) -> None:
+    work = handed_out(conductor)
+    conductor.ask_to_end("enough")
+    conductor.on_end(work.number, work.attempt, PREEMPTED, None)
+    assert conductor.next_trial() is Idle.DONE
+    assert not conductor.has_lost_checkpoints()
