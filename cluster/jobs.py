@@ -154,9 +154,8 @@ def again(settings: Settings, name: str) -> list[str]:
         UserError: nobody answers, or the token is refused.
     """
     with _client(settings) as client:
-        known = {job.submission_id for job in _all(client)}
-    ordered = sorted((number, known_name) for known_name in known if (number := _nth(name, known_name)))
-    return [known_name for _, known_name in ordered]
+        known = [job.submission_id for job in _all(client)]
+    return sorted((job for job in known if _nth(name, job)), key=lambda job: _nth(name, job))
 
 
 def next_name(name: str, known: Sequence[str]) -> str:

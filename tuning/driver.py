@@ -26,8 +26,8 @@ from tuning.places import checkpoints
 from tuning.progress import ProgressLines
 from tuning.projection import Projection
 from tuning.records import SearchRecord
-from tuning.spec import SearchSpec, load_spec
 from tuning.signals import EndedBySignal, Signals
+from tuning.spec import SearchSpec, load_spec
 from tuning.storing import Storing
 from tuning.study import Storage, Study
 from usererror import UserError

@@ -18,7 +18,7 @@ the cluster sets RAY_JOB_STOP_WAIT_TIME_S: then this part is cut short, and noth
 _WORDS = {signal.SIGTERM: "stopped by SIGTERM", signal.SIGINT: "stopped by Ctrl-C"}
 
 
-class EndedBySignal(SystemExit):  # noqa: N818 - as SystemExit, which no `except Exception` takes
+class EndedBySignal(SystemExit):
     """The process ends with the exit status that shells give to its signal."""
 
     def __init__(self, number: int) -> None:

@@ -17,8 +17,9 @@ BEGUN_AFTER = "begun_after"
 """Attribute of a later stretch: the epoch after which the trial had been paused."""
 
 AWAY_MS = "away_ms"
-"""Attribute: for how long it had no worker, as its driver was dead; and until when that is known."""
+"""Attribute: for how long a stretch had no worker, as its driver was dead."""
 SEEN_MS = "seen_ms"
+"""Attribute: until when that is known."""
 
 
 def number_of(trial: FrozenTrial) -> int:
@@ -87,13 +88,13 @@ def _seconds(trial: FrozenTrial) -> float:
 
 
 def _away_s(stretches: list[FrozenTrial]) -> float:
-    return sum(entry.user_attrs.get(AWAY_MS, 0) for entry in stretches) / 1000
+    return sum(int(entry.user_attrs.get(AWAY_MS, 0)) for entry in stretches) / 1000
 
 
 def last_sign_ms(entry: FrozenTrial) -> int:
     """When a running entry was last known to have a worker."""
     signs = [record.at_ms for record in _epochs(entry)]
-    return max(_started_ms(entry) or 0, entry.user_attrs.get(SEEN_MS, 0), *signs)
+    return max(_started_ms(entry) or 0, int(entry.user_attrs.get(SEEN_MS, 0)), *signs)
 
 
 def _started_ms(trial: FrozenTrial) -> int | None:
