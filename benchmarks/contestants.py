@@ -18,12 +18,12 @@ from ray import tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search.optuna import OptunaSearch
 
+from tuning.distributions import distribution
 from tuning.events import Idle, Work
 from tuning.exits import ExitReason
+from tuning.legal import field_kind
 from tuning.records import EpochRecord
-from tuning.samplers import distribution
 from tuning.space import Choices, Parameter, Settings
-from tuning.spec import field_kind
 
 METRIC = "val_mae"
 

@@ -5,11 +5,18 @@ Everything here was fixed before any test figure was seen:
 - **The base** is the quickstart's first configuration (ResNet18 from scratch, 48 px, batch 32,
   alpha 0.02, bins of 3°, rate 1e-3, heads at twice that, no frozen stem). It was chosen on faces of
   other seeds. 10 epochs instead of 6, with the decay that ends at the same rate: 0.6^5 = 0.753^9.
-- **Rotation** is ±20°, the largest angle of the papers' own 300W_AUG.
+- **Rotation** is ±20°, the largest angle of the papers' own 300W_AUG. The first try, 10 epochs and
+  one seed (``twin-rotation-0``), was too short for a network from scratch: with rotation even the
+  validation error was a degree worse and fell faster to the end. So rotation is asked with 30
+  epochs, and 300W_AUG with 17 of its longer ones, as many steps, decaying to the same rate. This
+  was fixed after that first try, whose test figures stand in the result, and not changed again.
+- **300W_AUG** turns 20% of the pictures by each angle: with the 10% that the paper names, the
+  percentiles of its table are not reached (see the table of poses), with 20% nearly.
 - **The checkpoint** of a trial is that of its best validation epoch, as in `hopetune promote`.
 - **Networks** are those that two cores train in minutes; from scratch, as no ImageNet weights are
   at hand here. Inception v4 needs 75 px and is left out.
-- **Two-step** keeps the papers' proportion, 25 of 30 epochs with a frozen stem: 10 of 12.
+- **Two-step** keeps the papers' proportion, 25 of 30 epochs with a frozen stem: 5 of 6, with the
+  quickstart's own decay for 6 epochs.
 
 As all searches have the base in common, it is trained once and found by its prefix key afterwards.
 """
@@ -18,8 +25,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 EPOCHS, DECAY = 10, 0.753
-TWO_STEP_EPOCHS, FROZEN_EPOCHS = 12, 10
+TWO_STEP_EPOCHS, FROZEN_EPOCHS, TWO_STEP_DECAY = 6, 5, 0.6
 ROTATE_DEG = 20.0
+LONG_EPOCHS, LONG_DECAY = 30, 0.9157  # 0.9157^29 = 0.753^9
+AUGMENTED_EPOCHS, AUGMENTED_DECAY = 17, 0.8525  # 0.8525^16 = 0.753^9
+TURNED_SHARE = 0.2
 SEEDS = (0, 1, 2)
 
 PLAIN, AUGMENTED, TEST = "train", "train-aug", "test"
@@ -76,22 +86,33 @@ class TwinSearch:
 
 def rotation(seed: int) -> TwinSearch:
     """The base with and without rotation on the fly."""
-    return TwinSearch(f"twin-rotation-{seed}", {"rotate_deg": [0.0, ROTATE_DEG]}, {"seed": seed})
+    return TwinSearch(
+        f"twin-rotation-long-{seed}",
+        {"rotate_deg": [0.0, ROTATE_DEG]},
+        {"seed": seed, "decay_rate": LONG_DECAY},
+        epochs=LONG_EPOCHS,
+    )
 
 
 def augmented(seed: int) -> TwinSearch:
     """The base on the set with turned copies."""
     return TwinSearch(
-        f"twin-300w-aug-{seed}", {"rotate_deg": [0.0]}, {"seed": seed}, train=AUGMENTED
+        f"twin-300w-aug-{seed}",
+        {"rotate_deg": [0.0]},
+        {"seed": seed, "decay_rate": AUGMENTED_DECAY},
+        train=AUGMENTED,
+        epochs=AUGMENTED_EPOCHS,
     )
 
 
+FIRST_TRY = TwinSearch("twin-rotation-0", {"rotate_deg": [0.0, ROTATE_DEG]})
 TWO_STEP = TwinSearch(
     "twin-two-step",
     {
         "unfreeze_epoch": [TWO_STEP_EPOCHS, FROZEN_EPOCHS],
         "backbone": ["squeezenet1_1", "mobilenet_v2", "resnet18"],
     },
+    {"decay_rate": TWO_STEP_DECAY},
     epochs=TWO_STEP_EPOCHS,
     one_at_a_time=True,  # else a trial may begin before the trunk that it shares is stored
 )
@@ -104,8 +125,9 @@ NETWORKS = TwinSearch(
 )  # fmt: skip
 
 SEARCHES = (
-    *(rotation(seed) for seed in SEEDS),
+    FIRST_TRY,
     TWO_STEP,
+    *(rotation(seed) for seed in SEEDS),
     BINS,
     ALPHA,
     *(augmented(seed) for seed in SEEDS),

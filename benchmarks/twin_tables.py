@@ -6,14 +6,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from benchmarks.report import table
+from headpose.angles import turn_clockwise, within_limit
+from headpose.data.statistics import PUBLISHED_DEG, percentiles
+from headpose.data.turned import TURNS_DEG
 from headpose.evaluate import constant_baseline
 
 Poses = NDArray[np.floating]
 COLUMNS = ("Yaw", "Pitch", "Roll", "MAE")
 ANGLES = ("yaw", "pitch", "roll")
+TURNED_SHARES = (0.1, 0.2, 0.25)
 LIMITS_DEG = (0.0, 15.0, 30.0, 60.0, 99.0)
 
 
@@ -42,7 +47,8 @@ class Answer:
 def tables(answers: Sequence[Answer], train: Poses, test: Poses) -> str:
     """All tables that the answers suffice for."""
     baseline = constant_baseline(train, test).mae
-    parts = [f"Always answering the mean training pose: {baseline:.2f}° on the test set."]
+    parts = ["## Poses", _poses(train, test)]
+    parts += [f"Always answering the mean training pose: {baseline:.2f}° on the test set."]
     by_search: dict[str, list[Answer]] = {}
     for answer in answers:
         by_search.setdefault(answer.search, []).append(answer)
@@ -55,8 +61,35 @@ def tables(answers: Sequence[Answer], train: Poses, test: Poses) -> str:
     return "\n\n".join(parts)
 
 
+def _poses(train: Poses, test: Poses) -> str:
+    """5th and 95th percentiles, ours beside those published; turned sets from their labels."""
+    sets = {"training faces": train, "test faces": test}
+    for share in TURNED_SHARES:
+        sets[f"training faces and {share:.0%} of them turned by each angle"] = _with_turned(
+            train, share
+        )
+    rows: list[Sequence[object]] = []
+    for name, angles in sets.items():
+        found = percentiles(angles, (5, 95))
+        rows.append((name, *(f"{found[a][5]:.1f} / {found[a][95]:.1f}" for a in ANGLES)))
+    for name, limits in PUBLISHED_DEG.items():
+        rows.append((f"{name}, published", *(f"{low} / {high}" for low, high in limits)))
+    return table(("5% / 95%", *ANGLES), rows)
+
+
+def _with_turned(train: Poses, share: float) -> Poses:
+    random = np.random.default_rng(0)
+    parts = [train]
+    for turn_deg in TURNS_DEG:
+        turned = turn_clockwise(
+            torch.from_numpy(train[random.random(len(train)) < share]), turn_deg
+        )
+        parts.append(turned[within_limit(turned)].numpy())
+    return np.concatenate(parts)
+
+
 def _is_of_rotation(search: str) -> bool:
-    return search.startswith(("twin-rotation", "twin-300w-aug"))
+    return search.startswith(("twin-rotation-long", "twin-300w-aug"))
 
 
 def _treatment(answer: Answer) -> str:

@@ -74,6 +74,8 @@ def _run(study: Study, storage: Storage, settings: Settings, projection: Project
     ray_tune.connect(settings.require("ray_address"), namespace=f"hopetune-{study.name}")
     progress = ProgressLines()
     gpus, parallel = _placement(study.spec, ray_tune.gpus_of_cluster(), progress)
+    for text in study.earlier():
+        progress.line(f"warm start: {text}")
     driver = Conductor(study, progress, Storing(_looks_into_the_store(settings)))
 
     def ask(why: str) -> None:

@@ -10,6 +10,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from tuning import pareto
 from tuning.exits import FATES, ExitReason
 from tuning.records import SearchRecord, TrialRecord
 from tuning.study import Study
@@ -19,6 +20,8 @@ log = logging.getLogger(__name__)
 
 INTERVAL_S = 2.0  # untuned
 LAST_ATTEMPTS = 5
+
+LONGEST_TAG = 5000  # characters, MLflow's limit
 
 SEARCH_TAG = "hopetune.search"
 TRIAL_TAG = "hopetune.trial"
@@ -84,6 +87,8 @@ def _parent(search: SearchRecord) -> RunState:
     if best is not None and best.value is not None and search.ended_ms:
         points = (Point("best_val_mae", best.value, 0, search.ended_ms),)
         tags["hopetune.best_trial"] = str(best.number)
+    if len(spec.objectives) > 1:
+        tags["hopetune.pareto_front"] = pareto.describe(search)[:LONGEST_TAG] or "-"
     if search.ended:
         tags["hopetune.ended"] = search.ended
     return RunState(
@@ -93,6 +98,7 @@ def _parent(search: SearchRecord) -> RunState:
         tags=tags,
         params={
             "sampler": spec.sampler.name,
+            "objectives": ", ".join(spec.objectives),
             "stopping": spec.stopping.rule,
             "trials": str(spec.budget.trials),
             "epochs": str(spec.budget.epochs),

@@ -7,29 +7,21 @@ A configuration that was proposed before is drawn again, a few times.
 """
 
 import itertools
-import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 import numpy as np
-import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
-from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import TrialState, create_trial
 
-from tuning.space import Choices, Parameter, Range, Settings, Value
-from tuning.spec import Sampler, SearchSpec, field_kind
+from tuning.distributions import distribution
+from tuning.legal import field_kind
+from tuning.sampler_kinds import SAMPLERS
+from tuning.space import Choices, Parameter, Settings, Value
+from tuning.spec import SearchSpec
+from tuning.study_view import Finished
+from tuning.variations import varied
 
 DRAWS = 20  # untuned: then the space is as good as exhausted, and a repetition costs no training
-VARIED_BY = 0.1
-"""Standard deviation of a variation, as a share of the range; untuned."""
-CHOICE_KEPT = 0.8
-"""Probability that a variation keeps a choice; untuned."""
 
 Configuration = tuple[tuple[str, Value], ...]
 
@@ -40,14 +32,14 @@ def configuration(settings: Settings) -> Configuration:
 
 
 def propose(
-    spec: SearchSpec, index: int, study: optuna.Study, known: Collection[Configuration]
+    spec: SearchSpec, index: int, study: Finished, known: Collection[Configuration]
 ) -> Settings | None:
     """The ``index``-th configuration of a search.
 
     Args:
         spec: the search.
         index: how many were proposed before.
-        study: what the sampler learns from.
+        study: what the sampler learns from; keeps the notes that it makes on its proposal.
         known: configurations that were proposed before.
 
     Returns:
@@ -77,36 +69,25 @@ def grid(spec: SearchSpec) -> list[Settings]:
     return list(found.values())
 
 
-def distribution(name: str, parameter: Parameter) -> BaseDistribution:
-    """A parameter as Optuna has it."""
-    if isinstance(parameter, Choices):
-        return CategoricalDistribution(parameter.choices)
-    if field_kind(name) is int:
-        step = int(parameter.step or 1)
-        return IntDistribution(int(parameter.low), int(parameter.high), parameter.log, step)
-    return FloatDistribution(parameter.low, parameter.high, parameter.log, parameter.step)
-
-
-def _draw(
-    spec: SearchSpec, index: int, study: optuna.Study, random: np.random.Generator
-) -> Settings:
+def _draw(spec: SearchSpec, index: int, study: Finished, random: np.random.Generator) -> Settings:
+    study.notes.clear()
     seed = int(random.integers(2**32))
     named = len(spec.try_first)
     given: Settings = {}
     by_chance = index < named + spec.sampler.variations or (
         random.random() < spec.sampler.random_share
     )
+    # All proposals of a genetic algorithm are of one generation or another; it mutates by itself.
+    by_chance = by_chance and spec.sampler.name != "nsga2"
     if index < named:
         given = spec.try_first[index]
     elif named and index < named + spec.sampler.variations:
-        given = _varied(spec, spec.try_first[(index - named) % named], random)
-    sampler = RandomSampler(seed) if by_chance else SAMPLERS[spec.sampler.name](spec.sampler, seed)
+        given = varied(spec.parameters, spec.try_first[(index - named) % named], random)
+    sampler = RandomSampler(seed) if by_chance else SAMPLERS[spec.sampler.name](spec, seed)
     return _sampled(spec, given, study, sampler)
 
 
-def _sampled(
-    spec: SearchSpec, given: Settings, study: optuna.Study, sampler: BaseSampler
-) -> Settings:
+def _sampled(spec: SearchSpec, given: Settings, study: Finished, sampler: BaseSampler) -> Settings:
     """Lets a sampler choose what is not given. Nothing is written: a trial enters the study whole,
     in one step, so that a driver killed in between leaves no half of one."""
     trial = create_trial(state=TrialState.RUNNING)
@@ -126,35 +107,6 @@ def _sampled(
     return settings
 
 
-def _varied(spec: SearchSpec, settings: Settings, random: np.random.Generator) -> Settings:
-    varied: Settings = {}
-    for name, value in settings.items():
-        parameter = spec.parameters[name]
-        if isinstance(parameter, Choices):
-            keep = random.random() < CHOICE_KEPT
-            varied[name] = (
-                value if keep else parameter.choices[random.integers(len(parameter.choices))]
-            )
-        else:
-            varied[name] = _moved(name, parameter, float(value or 0), float(random.normal()))
-    return varied
-
-
-def _moved(name: str, parameter: Range, value: float, by: float) -> Value:
-    low, high = parameter.low, parameter.high
-    if parameter.log:
-        low, high, value = np.log(low), np.log(high), np.log(value)
-    moved = float(np.clip(value + by * VARIED_BY * (high - low), low, high))
-    if parameter.log:
-        moved = float(np.clip(np.exp(moved), parameter.low, parameter.high))
-    is_int = field_kind(name) is int
-    step = parameter.step or (1.0 if is_int else None)
-    if step:
-        moved = parameter.low + round((moved - parameter.low) / step) * step
-        moved = min(moved, parameter.high)
-    return int(moved) if is_int else moved
-
-
 def _grid_values(name: str, parameter: Parameter) -> tuple[Value, ...]:
     if isinstance(parameter, Choices):
         return parameter.choices
@@ -163,41 +115,3 @@ def _grid_values(name: str, parameter: Parameter) -> tuple[Value, ...]:
     count = int((parameter.high - parameter.low) / step + 1e-9) + 1
     values = [parameter.low + step * index for index in range(count)]
     return tuple(int(v) for v in values) if is_int else tuple(values)
-
-
-def _tpe(settings: Sampler, seed: int) -> BaseSampler:
-    return TPESampler(
-        n_startup_trials=settings.startup_trials,
-        multivariate=settings.name == "tpe-multivariate",
-        constant_liar=False,
-        seed=seed,
-    )
-
-
-def _gp(settings: Sampler, seed: int) -> BaseSampler:
-    return GPSampler(seed=seed, n_startup_trials=settings.startup_trials)
-
-
-def _qmc(settings: Sampler, seed: int) -> BaseSampler:  # noqa: ARG001
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # since Optuna 3.0
-        # One sequence for the whole search, of which each proposal takes the next point.
-        return QMCSampler(
-            scramble=True,
-            seed=settings.seed,
-            warn_asynchronous_seeding=False,
-            warn_independent_sampling=False,
-        )
-
-
-def _random(settings: Sampler, seed: int) -> BaseSampler:  # noqa: ARG001
-    return RandomSampler(seed)
-
-
-SAMPLERS: dict[str, Callable[[Sampler, int], BaseSampler]] = {
-    "tpe": _tpe,
-    "tpe-multivariate": _tpe,
-    "gp": _gp,
-    "qmc": _qmc,
-    "random": _random,
-}

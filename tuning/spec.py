@@ -5,9 +5,6 @@
 
 import dataclasses
 import difflib
-import functools
-import types
-import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,11 +12,19 @@ from pydantic import Field, ValidationError, model_validator
 
 from headpose.config import TrainConfig
 from headpose.networks.backbones import check_backbone
+from tuning.legal import field_kind
+from tuning.papers import fitting
 from tuning.published import Published, check_published
 from tuning.space import FORMS, Choices, Parameter, Range, Settings, Strict, Value
+from tuning.together import check_together
 from tuning.yaml_file import Location, YamlFile
 from usererror import UserError
 
+Objective = Literal["val_mae", "latency_ms"]
+"""What a search may minimise: the validation error (degrees), and the time that the network takes
+for one picture (milliseconds) on the worker's device."""
+
+PAPERS = "papers"
 RESERVED = frozenset({"seed"})
 """Training settings that a search fixes for all its trials: a shared seed lets trials whose plans
 begin alike share their trunk; `fixed.seed` sets it."""
@@ -38,13 +43,17 @@ class Data(Strict):
 class Sampler(Strict):
     """Who proposes; see ``tuning/samplers.py``."""
 
-    name: Literal["tpe", "tpe-multivariate", "gp", "qmc", "random", "grid"] = "tpe"
+    name: Literal["tpe", "tpe-multivariate", "gp", "cmaes", "qmc", "nsga2", "random", "grid"] = (
+        "tpe"
+    )
     startup_trials: int = Field(default=60, ge=0)
     """Random proposals before a model is trusted."""
     random_share: float = Field(default=0.1, ge=0, le=1)  # untuned
     """Share of later proposals that stays random, so that no corner is given up for ever."""
     variations: int = Field(default=0, ge=0)
     """Proposals that follow the `try_first` ones: small random variations around them."""
+    population: int | None = Field(default=None, ge=4)
+    """Trials of a generation of `cmaes` (default: 4 + 3 ln of the number of ranges) or `nsga2`."""
     seed: int = Field(default=0, ge=0)
 
 
@@ -106,7 +115,13 @@ class SearchSpec(Strict):
     data: Data
     parameters: dict[str, Parameter] = Field(min_length=1)
     fixed: Settings = Field(default_factory=dict)
+    objectives: Annotated[tuple[Objective, ...], Field(strict=False, min_length=1)] = ("val_mae",)
+    """What is minimised, the validation error first."""
     try_first: tuple[Settings, ...] = Field(default=(), strict=False)
+    """Known-good settings; in a file also ``papers``, for the published ones that lie in the space
+    (``tuning/papers.py``)."""
+    warm_start: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Names of earlier searches in the same storage, whose curves the sampler learns from."""
     sampler: Sampler = Sampler()
     stopping: Stopping = Stopping()
     budget: Budget
@@ -138,23 +153,28 @@ def load_spec(path: Path) -> SearchSpec:
         UserError: names the file, the line and the field.
     """
     file = YamlFile(path)
+    wants_papers = file.values.get("try_first") == PAPERS
+    values = file.values | ({"try_first": []} if wants_papers else {})
     try:
-        spec = SearchSpec.model_validate(file.values)
+        spec = SearchSpec.model_validate(values)
     except ValidationError as error:
         raise _first_fault(error, file) from error
     _check_settings(spec, file)
-    return spec
+    check_together(spec, file)
+    return _with_papers(spec, file) if wants_papers else spec
 
 
-@functools.cache
-def field_kind(name: str) -> type:
-    """The type of a training setting: ``int``, ``float`` or ``str`` (``None`` left aside)."""
-    hint = typing.get_type_hints(TrainConfig)[name]
-    if typing.get_origin(hint) is Literal:
-        return str
-    if isinstance(hint, types.UnionType):
-        hint = next(kind for kind in hint.__args__ if kind is not types.NoneType)
-    return typing.cast(type, hint)
+def _with_papers(spec: SearchSpec, file: YamlFile) -> SearchSpec:
+    """``try_first: papers`` as the settings that it stands for: those that lie in the space."""
+    found = fitting(spec.parameters, spec.fixed)
+    if not found:
+        rule = "a paper's backbone, bin width, alpha and learning rate lie within the parameters"
+        remedy = "widen them (see tuning/papers.py), or write the settings down"
+        where = file.where(("try_first",))
+        raise UserError(where, "no published settings lie in this space", rule=rule, remedy=remedy)
+    for settings in found:
+        _try_config(spec, settings, file, ("try_first",))
+    return spec.model_copy(update={"try_first": found})
 
 
 def _check_settings(spec: SearchSpec, file: YamlFile) -> None:

@@ -9,7 +9,7 @@ import dataclasses
 import math
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self, cast
 
@@ -19,12 +19,14 @@ from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage, _CachedStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from tuning import study_history
+from tuning.distributions import distribution
 from tuning.exits import FATES, ExitReason
 from tuning.lease import Holder, Lease, holders, prepare
 from tuning.records import Attempt, EpochRecord, SearchRecord, TrialRecord
-from tuning.samplers import configuration, distribution, propose
+from tuning.samplers import configuration, propose
 from tuning.space import Settings
-from tuning.spec import SearchSpec
+from tuning.spec import Objective, SearchSpec
 from tuning.study_records import (
     ATTEMPT,
     AWAY_MS,
@@ -39,6 +41,7 @@ from tuning.study_records import (
 )
 from tuning.study_storage import TOKEN, Patient, Rdb, away, unreachable
 from tuning.study_view import Finished
+from tuning.warm_start import taken_from
 from usererror import UserError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -137,14 +140,19 @@ class Storage:
         """A new search, or the one of that name where it is the same.
 
         Raises:
-            UserError: there is another search of that name.
+            UserError: there is another search of that name, or one to start from is not there or
+                was trained on other data.
         """
+        taken = []
+        if spec.warm_start and name not in self.names():
+            earlier = [self.open(other).record() for other in spec.warm_start]
+            taken = [taken_from(spec, fingerprint, record) for record in earlier]
         try:
             study = optuna.create_study(
                 storage=self._fresh(),
                 sampler=RandomSampler(),
                 study_name=name,
-                direction="minimize",
+                directions=["minimize"] * len(spec.objectives),
             )
         except DuplicatedStudyError:
             study = self._load(name)
@@ -155,6 +163,7 @@ class Storage:
                 rule = "a search keeps its file and its data"
                 raise UserError(name, "another search has this name", rule=rule)
             return known
+        study_history.keep(study, taken)
         study.set_user_attr("fingerprint", fingerprint)
         study.set_user_attr("created_ms", (clock or now_ms)())
         study.set_user_attr("spec", spec.model_dump(mode="json"))  # last: now it is a search
@@ -195,7 +204,8 @@ class Study:
         self._clock = clock or now_ms
         self.name = study.study_name
         self.spec = SearchSpec.model_validate(_tuples(study.user_attrs["spec"]))
-        self._sampled_from = Finished(study, self.spec.budget.epochs)
+        earlier = study_history.history(study, self.spec) if self.spec.warm_start else []
+        self._sampled_from = Finished(study, self.spec.budget.epochs, earlier)
         self._open: dict[int, _Entry] = {}
         trials = self._trials()
         self._entry_of = {number_of(t): t.number for t in trials}
@@ -212,7 +222,7 @@ class Study:
         if settings is None:
             return None
         attributes = {"started_ms": self._clock(), "tried_first": index < len(self.spec.try_first)}
-        number = self._begin(settings, attributes, {})
+        number = self._begin(settings, attributes, {}, self._sampled_from.notes)
         self._entry_of[number] = number
         self._known.add(configuration(settings))
         return number, settings
@@ -232,7 +242,8 @@ class Study:
             "started_ms": self._clock(),
         }
         settings = dict(paused.params)
-        entry = self._begin(settings, attributes, paused.intermediate_values)
+        values, notes = paused.intermediate_values, paused.system_attrs
+        entry = self._begin(settings, attributes, values, notes)
         self._open[number] = self._open.pop(entry)
         self._entry_of[number] = entry
         return settings
@@ -280,7 +291,7 @@ class Study:
             "restored": record.restored,
         }
         storage.set_trial_user_attr(entry.id, f"{EPOCH}{record.epoch:04d}", kept)
-        entry.add(record.epoch, value)
+        entry.add(record.epoch, record.metrics)
         return True
 
     def record_attempt(self, number: int, attempt: Attempt) -> None:
@@ -305,7 +316,8 @@ class Study:
         return max(self._open[number].epochs, default=0)
 
     def finish(self, number: int, reason: ExitReason, detail: str | None = None) -> None:
-        """Ends a stretch of a trial; a completed one's value is its best validation MAE."""
+        """Ends a stretch of a trial; a completed one's value is its best validation MAE, with the
+        other objectives as its last epoch reported them."""
         entry = self._open.pop(number)
         storage = self._study._storage
         storage.set_trial_user_attr(entry.id, "exit_reason", reason.value)
@@ -316,8 +328,8 @@ class Study:
             # As Optuna has it: above zero is infeasible, and samplers keep away from it.
             optuna.trial.Trial(self._study, entry.id).set_constraint("fits_into_memory", 1.0)
         state = TrialState[FATES[reason].study_state]
-        value = entry.best if state == TrialState.COMPLETE else None
-        self._study.tell(entry.number, value, state=state)
+        values = entry.values(self.spec.objectives) if state == TrialState.COMPLETE else None
+        self._study.tell(entry.number, values, state=state)
 
     def finish_running(self, reason: ExitReason, detail: str) -> None:
         """Ends every trial that is still running."""
@@ -343,6 +355,10 @@ class Study:
 
     # -- reading -------------------------------------------------------------------------------
 
+    def earlier(self) -> list[str]:
+        """What was taken from each earlier search, in words."""
+        return study_history.notes(self._study) if self.spec.warm_start else []
+
     def stop_wanted(self) -> bool:
         return bool(self._study.user_attrs.get("stop_wanted", False))
 
@@ -366,15 +382,21 @@ class Study:
         )
 
     def _begin(
-        self, settings: Settings, attributes: dict[str, Any], values: dict[int, float]
+        self,
+        settings: Settings,
+        attributes: dict[str, Any],
+        values: dict[int, float],
+        notes: dict[str, Any],
     ) -> int:
-        """A new running entry, written in one step; returns its number."""
+        """A new running entry, written in one step; returns its number. ``notes`` are those of the
+        sampler that proposed it."""
         parameters = self.spec.parameters
         template = create_trial(
             state=TrialState.RUNNING,
             params=settings,
             distributions={name: distribution(name, parameters[name]) for name in settings},
             user_attrs=attributes | {TOKEN: uuid.uuid4().hex},
+            system_attrs=dict(notes),
             intermediate_values=values,
         )
         storage = self._study._storage
@@ -398,12 +420,22 @@ class _Entry:
         self.attempts = {attempt.number: attempt for attempt in attempts_of(attributes)}
         self.epochs: set[int] = set()
         self.best: float | None = None
-        for epoch, value in values.items():
-            if f"{EPOCH}{epoch:04d}" in attributes:  # else a driver died between the two writes
-                self.add(epoch, value)
+        self._metrics: dict[str, float] = {}
+        """As reported last."""
+        for epoch in sorted(values):
+            kept = attributes.get(f"{EPOCH}{epoch:04d}")
+            if kept is not None:  # else a driver died between the two writes
+                self.add(epoch, kept["metrics"])
 
-    def add(self, epoch: int, value: float) -> None:
+    def values(self, objectives: Sequence[Objective]) -> list[float]:
+        """Of a trial that is complete."""
+        best = {} if self.best is None else {"val_mae": self.best}
+        return [(self._metrics | best)[name] for name in objectives]
+
+    def add(self, epoch: int, metrics: dict[str, float]) -> None:
+        value = metrics["val_mae"]
         self.epochs.add(epoch)
+        self._metrics = metrics
         if math.isfinite(value) and (self.best is None or value < self.best):
             self.best = value
 

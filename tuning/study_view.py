@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from typing import Any, cast
 
 import optuna
@@ -13,17 +13,17 @@ from optuna.trial import FrozenTrial, TrialState
 from tuning.study_records import number_of
 
 
-class _NoTrialNotes:
-    """A storage in which samplers cannot write notes on a trial that is not in the study yet."""
+class _NotesAside:
+    """A storage that puts aside what samplers note on a trial that is not in the study yet."""
 
-    def __init__(self, storage: BaseStorage) -> None:
-        self._inner = storage
+    def __init__(self, storage: BaseStorage, notes: dict[str, Any]) -> None:
+        self._inner, self._notes = storage, notes
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """A parallel proposal would read it, but all come from one driver, one after the other."""
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:  # noqa: ARG002
+        self._notes[key] = value
 
 
 _TOLD = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -34,22 +34,32 @@ class Finished(optuna.Study):
     latest stretch that is over, which holds all that the earlier ones reported.
 
     A trial that is trained to its end and still waits for its last checkpoint to be stored counts
-    as complete: all that can be learnt of it is known, and no proposal waits for the storage.
+    as complete: all that can be learnt of it is known, and no proposal waits for the storage. Not
+    so with several objectives, of which only a trial that was told has all.
 
     Args:
         study: the whole.
         epochs: how many a complete trial has.
+        earlier: trials of other searches that are shown before its own.
     """
 
-    def __init__(self, study: optuna.Study, epochs: int) -> None:
+    notes: dict[str, Any]
+    """What the sampler noted on its latest proposal, such as its generation; to be written with
+    the trial, in the same step."""
+
+    def __init__(
+        self, study: optuna.Study, epochs: int, earlier: Sequence[FrozenTrial] = ()
+    ) -> None:
         super().__init__(study.study_name, study._storage, RandomSampler())
-        self._epochs = epochs
-        self._storage = cast(BaseStorage, _NoTrialNotes(study._storage))
+        self._epochs, self._earlier = epochs, earlier
+        self.notes = {}
+        self._storage = cast(BaseStorage, _NotesAside(study._storage, self.notes))
         self._seen: list[FrozenTrial] | None = None
 
     def look(self) -> None:
         """Looks at the study anew; then all that one proposal asks for is of one moment."""
         self._seen = None
+        self.notes.clear()
 
     def _get_trials(
         self,
@@ -59,9 +69,12 @@ class Finished(optuna.Study):
     ) -> list[FrozenTrial]:
         if self._seen is None:
             found = self._storage.get_all_trials(self._study_id, deepcopy=False)
-            trials = [self._told(trial) for trial in found]
-            latest = {number_of(t): t for t in trials if t.state in _TOLD}
-            self._seen = [*latest.values(), *(t for t in trials if t.state not in _TOLD)]
+            several = len(self.directions) > 1
+            trials = [t if several else self._told(t) for t in found]
+            told = (t for t in trials if t.state in _TOLD and not (several and _is_cut_short(t)))
+            latest = {number_of(t): t for t in told}
+            others = [t for t in trials if t.state not in _TOLD]
+            self._seen = [*self._earlier, *latest.values(), *others]
         return [t for t in self._seen if states is None or t.state in states]
 
     def _told(self, trial: FrozenTrial) -> FrozenTrial:
@@ -74,3 +87,10 @@ class Finished(optuna.Study):
         told.state = TrialState.COMPLETE
         told.value = min(value for value in values.values() if math.isfinite(value))
         return told
+
+
+def _is_cut_short(trial: FrozenTrial) -> bool:
+    """Ended by its search before it was complete: it has no value of some objectives, so there is
+    nothing to rank it by."""
+    last = trial.intermediate_values.get(trial.last_step or 0, math.nan)
+    return trial.state == TrialState.PRUNED and math.isfinite(last)

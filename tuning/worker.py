@@ -16,6 +16,7 @@ from headpose.data.prepared import PreparedSet
 from headpose.data.sources import ImageSource, Keep
 from tuning.checkpoints import CheckpointStore
 from tuning.datasets import open_set
+from tuning.measures import measured
 from tuning.objects import Objects
 from tuning.places import checkpoints, data_cache
 from tuning.space import Settings
@@ -58,9 +59,8 @@ class Worker:
             split_seed=spec.data.split_seed,
         )
         data, images = self._placed(spec.data.train, spec.resources.images_on_gpu)
-        self._trial = train_trial(
-            plan, data, self._checkpoints, self.device, images, trained_epochs
-        )
+        reports = train_trial(plan, data, self._checkpoints, self.device, images, trained_epochs)
+        self._trial = measured(reports, plan.config, spec.objectives, plan.epochs, self.device)
         return self._trial
 
     def take_notes(self) -> list[str]:

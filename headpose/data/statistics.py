@@ -12,6 +12,12 @@ ANGLES = ("yaw", "pitch", "roll")
 
 # The 5th and 95th are those that the papers' authors tabulate.
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
+#: 5th and 95th percentile of yaw, pitch and roll, as the improvement paper tabulates them.
+PUBLISHED_DEG = {
+    "300W-LP": ((-81.8, 81.8), (-27.0, 11.0), (-18.9, 15.7)),
+    "AFLW2000": ((-68.1, 68.4), (-31.0, 26.3), (-33.5, 33.7)),
+    "300W_AUG": ((-78.8, 78.6), (-45.2, 35.2), (-44.9, 42.2)),
+}
 _HISTOGRAM_LIMIT_DEG = 100.0  # a whole number of bins around ±99
 
 

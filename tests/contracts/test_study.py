@@ -8,6 +8,7 @@ import pytest
 
 from cluster.settings import Settings
 from tuning.exits import FATES, ExitReason
+from tuning.pareto import front
 from tuning.records import EpochRecord
 from tuning.space import Choices, Range, Value
 from tuning.spec import Budget, Data, Sampler, SearchSpec
@@ -178,19 +179,29 @@ def test_what_does_not_fit_into_memory_is_infeasible(storage: Storage, name: str
     assert entry.constraints == {"fits_into_memory": 1.0}
 
 
-def test_proposals_depend_on_the_study_alone(storage: Storage, name: str) -> None:
+@pytest.mark.parametrize("sampler", ["tpe", "cmaes", "nsga2"])
+def test_proposals_depend_on_the_study_alone(storage: Storage, name: str, sampler: str) -> None:
     """One driver that runs through, and one that is started anew before every proposal."""
+    chosen = Sampler(name=sampler, startup_trials=2, seed=5)  # type: ignore[arg-type]
+    changes: dict[str, object] = {"sampler": chosen}
+    if sampler != "tpe":
+        changes["sampler"] = chosen.model_copy(update={"population": 4})
+    if sampler == "nsga2":
+        changes["objectives"] = ("val_mae", "latency_ms")
+    spec = SPEC.model_copy(update=changes)
 
     def proposals(search: str, restarts: bool) -> list[object]:
-        study = storage.create(search, SPEC, "abc")
+        study = storage.create(search, spec, "abc")
         found: list[object] = []
-        for index in range(5):
+        for index in range(12):
             if restarts:
                 study = storage.open(search)
             number, parameters = asked(study)
             found.append(parameters)
-            study.record_epoch(number, epoch(1, 5.0 + index % 3))
-            study.finish(number, ExitReason.STOPPED_EARLY)
+            metrics = {"val_mae": 5.0 + index % 3, "latency_ms": 1.0 + index % 4}
+            study.record_epoch(number, EpochRecord(1, 1001, metrics, "key", restored=False))
+            is_whole = sampler == "nsga2" or index % 2
+            study.finish(number, ExitReason.COMPLETED if is_whole else ExitReason.STOPPED_EARLY)
         return found
 
     assert proposals(f"{name}-a", restarts=False) == proposals(f"{name}-b", restarts=True)
@@ -207,6 +218,22 @@ def test_the_wish_to_stop_reaches_the_driver(storage: Storage, name: str) -> Non
     record = storage.open(name).record()
     assert record.ended == "stopped by its user"
     assert record.trials[number].exit_reason == ExitReason.SEARCH_ENDED
+
+
+def test_a_search_of_several_objectives_has_a_front(storage: Storage, name: str) -> None:
+    spec = SPEC.model_copy(update={"objectives": ("val_mae", "latency_ms")})
+    study = storage.create(name, spec, "abc")
+    reached = [(9.0, 1.0), (5.0, 4.0), (7.0, 4.0), (6.0, 2.0), (5.0, 4.5)]
+    for mae, latency in reached:
+        number, _ = asked(study)
+        study.record_epoch(number, epoch(1, mae))
+        last = EpochRecord(2, 1002, {"val_mae": mae + 1, "latency_ms": latency}, "k", False)
+        study.record_epoch(number, last)
+        study.finish(number, ExitReason.COMPLETED)
+    found = front(storage.open(name).record())
+    assert [own.trial for own in found] == [1, 3, 0]
+    assert found[0].values == (5.0, 4.0)
+    assert {t.number for t in study._study.best_trials} == {0, 1, 3}, "Optuna sees the same"
 
 
 def test_an_unreachable_database_is_a_clear_error() -> None:

@@ -63,3 +63,18 @@ def test_inspect_tells_people_and_programs_what_a_set_holds(
     assert told["images"] == sum(told["histogram"]["yaw"].values()) > 100
     assert set(told["percentiles_deg"]["roll"]) == {"1", "5", "25", "50", "75", "95", "99"}
     assert f"{told['images']} images of {told['photos']} photos" in shown.stdout
+
+
+def test_inspect_sets_two_sets_and_the_papers_side_by_side(
+    published: tuple[str, str], hopetune: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    shown = hopetune("data", "inspect", published[0], "--beside", published[1])
+    assert shown.returncode == 0, shown.stderr
+    table = [line for line in shown.stdout.splitlines() if " / " in line]
+    assert [line.split("  ")[0] for line in table[1:]] == [
+        *published,
+        "300W-LP, published",
+        "AFLW2000, published",
+        "300W_AUG, published",
+    ]
+    assert "-18.9° / +15.7°" in table[3]

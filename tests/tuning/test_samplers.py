@@ -44,8 +44,9 @@ def proposals(study: Study, count: int) -> list[Settings]:
         number, settings = asked
         found.append(settings)
         value = 10 + math.log10(float(settings.get("learning_rate") or 1e-4))
-        study.record_epoch(number, EpochRecord(1, 0, {"val_mae": value}, "", restored=False))
-        study.record_epoch(number, EpochRecord(2, 0, {"val_mae": value}, "", restored=False))
+        metrics = {"val_mae": value, "latency_ms": float(len(str(settings["backbone"])))}
+        study.record_epoch(number, EpochRecord(1, 0, metrics, "", restored=False))
+        study.record_epoch(number, EpochRecord(2, 0, metrics, "", restored=False))
         study.finish(number, ExitReason.COMPLETED)
     return found
 
@@ -54,7 +55,7 @@ def study_of(spec: SearchSpec) -> Study:
     return Storage.in_memory().create("s", spec, "")
 
 
-@pytest.mark.parametrize("name", ["tpe", "tpe-multivariate", "gp", "qmc", "random"])
+@pytest.mark.parametrize("name", ["tpe", "tpe-multivariate", "gp", "cmaes", "qmc", "random"])
 def test_proposals_are_legal_repeatable_and_new(name: str) -> None:
     spec = search(sampler=Sampler(name=name, startup_trials=4, seed=3))  # type: ignore[arg-type]
     found = proposals(study_of(spec), 12)
@@ -77,6 +78,25 @@ def test_tpe_learns_and_random_does_not() -> None:
     learnt = late_mean(Sampler(startup_trials=10, random_share=0.0, seed=1))
     assert learnt < late_mean(Sampler(name="random", seed=1)) - 0.3
     assert learnt < late_mean(Sampler(startup_trials=10, random_share=1.0, seed=1)) - 0.3
+
+
+def test_cma_es_moves_the_ranges_and_leaves_choices_to_tpe() -> None:
+    sampler = Sampler(name="cmaes", startup_trials=6, population=5, random_share=0.0, seed=4)
+    found = proposals(study_of(search(sampler=sampler)), 60)
+    rates = [math.log10(float(s["learning_rate"] or 0)) for s in found]
+    # Low rates are best; random ones lie at -4 ± 0.13.
+    assert sum(rates[40:]) / 20 < -4.35
+    assert {str(s["backbone"]) for s in found[6:]} == {"resnet18", "squeezenet1_1"}
+
+
+def test_the_genetic_algorithm_breeds_from_known_good_settings() -> None:
+    first = {"learning_rate": 1e-5, "decay_rate": 0.9, "unfreeze_epoch": 2, "backbone": "resnet18"}
+    sampler = Sampler(name="nsga2", population=6, seed=4)
+    spec = search(sampler=sampler, try_first=(first,), objectives=("val_mae", "latency_ms"))
+    found = proposals(study_of(spec), 40)
+    assert first.items() <= found[0].items()
+    inherited = [s for s in found[6:] if s["learning_rate"] == 1e-5]
+    assert len(inherited) >= 5, "the best rate of the first generation lives on"
 
 
 def test_known_good_settings_come_first_and_variations_stay_near() -> None:

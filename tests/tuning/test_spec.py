@@ -125,6 +125,43 @@ def test_a_grid_needs_steps(tmp_path: Path) -> None:
         spec_of(tmp_path, GOOD + "sampler: {name: grid}\n")
 
 
+@pytest.mark.parametrize(
+    ("added", "expected"),
+    [
+        ("objectives: [latency_ms]\n", "small.yaml:9: objectives: not so"),
+        ("objectives: [val_mae, lateness]\n", "small.yaml:9: objectives.1"),
+        (
+            "objectives: [val_mae, latency_ms]\n",
+            "stopping.rule: early stopping with several objectives; got 'promotion'",
+        ),
+        (
+            "objectives: [val_mae, latency_ms]\nsampler: {name: gp}\nstopping: {rule: none}\n",
+            "small.yaml:10: sampler.name: not for several objectives; got 'gp'",
+        ),
+        ("sampler: {name: nsga2}\n", "small.yaml:9: sampler.name: there is one objective"),
+        ("sampler: {population: 8}\n", "the sampler 'tpe' has no population"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(tmp_path: Path, added: str, expected: str) -> None:
+    with pytest.raises(UserError) as caught:
+        spec_of(tmp_path, GOOD + added)
+    assert expected in str(caught.value)
+
+
+def test_cma_es_needs_ranges(tmp_path: Path) -> None:
+    text = GOOD.replace("unfreeze_epoch: {low: 0, high: 2}", "unfreeze_epoch: {choices: [0, 1]}")
+    with pytest.raises(UserError, match=r"CMA-ES has too little to work on; got '?1 ranges"):
+        spec_of(tmp_path, text + "sampler: {name: cmaes}\n")
+
+
+def test_error_against_latency_is_a_search(tmp_path: Path) -> None:
+    several = "objectives: [val_mae, latency_ms]\nsampler: {name: nsga2}\nstopping: {rule: none}\n"
+    spec = spec_of(tmp_path, GOOD + several)
+    assert spec.objectives == ("val_mae", "latency_ms")
+    assert spec_of(tmp_path, GOOD).objectives == ("val_mae",)
+    assert SearchSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
 @pytest.mark.parametrize("rungs", ["[3, 1]", "[0, 3]", "[1, 1]"])
 def test_rungs_rise(tmp_path: Path, rungs: str) -> None:
     with pytest.raises(UserError, match="rungs are epochs from 1 in rising order"):

@@ -109,6 +109,7 @@ def show(search: SearchName = "latest", json: Json = False) -> None:
 
     Example: `hopetune show latest`
     """
+    from tuning.pareto import front
     from tuning.progress import describe, overview
     from tuning.study import now_ms
 
@@ -135,6 +136,10 @@ def show(search: SearchName = "latest", json: Json = False) -> None:
         for trial in by_error
     ]
     say_table(("trial", "state", "epochs", "val MAE", "settings"), rows)
+    if len(record.spec.objectives) > 1:
+        ends = [(own.trial, *(f"{value:.4g}" for value in own.values)) for own in front(record)]
+        say("Pareto front: no other trial is better in all objectives")
+        say_table(("trial", *record.spec.objectives), ends)
     for trial in record.trials:
         if lost := [attempt.in_words for attempt in trial.attempts if attempt.cause]:
             say(f"trial {trial.number:>3} lost attempts {'; '.join(lost)}")
@@ -249,7 +254,20 @@ def _search_summary(search: "SearchRecord", state: str) -> dict[str, object]:
         "trials_begun": search.count("RUNNING", "COMPLETE", "PRUNED", "FAIL"),
         "best_trial": best.number if best else None,
         "best_val_mae": best.value if best else None,
+        **_front_summary(search),
     }
+
+
+def _front_summary(search: "SearchRecord") -> dict[str, object]:
+    from tuning.pareto import front
+
+    names = search.spec.objectives
+    if len(names) == 1:
+        return {}
+    found = [
+        {"trial": own.trial, **dict(zip(names, own.values, strict=True))} for own in front(search)
+    ]
+    return {"pareto_front": found}
 
 
 def _trial_summary(trial: "TrialRecord") -> dict[str, object]:

@@ -108,6 +108,7 @@ def _replay(search: SearchRecord, trials: Sequence[TrialRecord], rule: str, work
         update={
             "try_first": tuple(t.parameters for t in trials),
             "sampler": Sampler(name="random"),
+            "objectives": ("val_mae",),
             "stopping": Stopping.model_validate(settings),
             "budget": Budget(trials=len(trials), epochs=last),
         }

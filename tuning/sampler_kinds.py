@@ -1,0 +1,104 @@
+"""Optuna's samplers by name, each made anew for a single proposal, with that proposal's seed."""
+
+import math
+import warnings
+from collections.abc import Callable
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import (
+    BaseSampler,
+    CmaEsSampler,
+    GPSampler,
+    NSGAIISampler,
+    QMCSampler,
+    RandomSampler,
+    TPESampler,
+)
+from optuna.trial import FrozenTrial
+
+from tuning.distributions import distribution
+from tuning.space import Range
+from tuning.spec import SearchSpec
+
+POPULATION = 20
+"""Individuals of a generation of `nsga2`; untuned. Optuna's 50 are a whole search of trainings."""
+
+
+class RangesByCma(CmaEsSampler):
+    """CMA-ES over the ranges that are there in every trial, for it knows neither choices nor
+    conditions; these are left to univariate TPE. A stopped trial counts with its latest value."""
+
+    def __init__(self, spec: SearchSpec, seed: int) -> None:
+        with warnings.catch_warnings():
+            # Stopped trials count since Optuna 2.0, and are experimental ever since.
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            super().__init__(
+                n_startup_trials=spec.sampler.startup_trials,
+                independent_sampler=_tpe(spec, seed),
+                warn_independent_sampling=False,
+                seed=seed,
+                consider_pruned_trials=True,
+                popsize=spec.sampler.population,
+            )
+        self._ranges = {
+            name: distribution(name, parameter)
+            for name, parameter in spec.parameters.items()
+            if isinstance(parameter, Range) and not parameter.when
+        }
+
+    def infer_relative_search_space(
+        self,
+        study: optuna.Study,  # noqa: ARG002
+        trial: FrozenTrial,  # noqa: ARG002
+    ) -> dict[str, BaseDistribution]:
+        return {name: range_ for name, range_ in self._ranges.items() if not range_.single()}
+
+    def _get_trials(self, study: optuna.Study) -> list[FrozenTrial]:
+        # A diverged trial has no value that could be ranked.
+        return [t for t in super()._get_trials(study) if math.isfinite(t.value or math.nan)]
+
+
+def _tpe(spec: SearchSpec, seed: int) -> BaseSampler:
+    return TPESampler(
+        n_startup_trials=spec.sampler.startup_trials,
+        multivariate=spec.sampler.name == "tpe-multivariate",
+        constant_liar=False,
+        seed=seed,
+    )
+
+
+def _gp(spec: SearchSpec, seed: int) -> BaseSampler:
+    return GPSampler(seed=seed, n_startup_trials=spec.sampler.startup_trials)
+
+
+def _qmc(spec: SearchSpec, seed: int) -> BaseSampler:  # noqa: ARG001
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # since Optuna 3.0
+        # One sequence for the whole search, of which each proposal takes the next point.
+        return QMCSampler(
+            scramble=True,
+            seed=spec.sampler.seed,
+            warn_asynchronous_seeding=False,
+            warn_independent_sampling=False,
+        )
+
+
+def _nsga2(spec: SearchSpec, seed: int) -> BaseSampler:
+    return NSGAIISampler(population_size=spec.sampler.population or POPULATION, seed=seed)
+
+
+def _random(spec: SearchSpec, seed: int) -> BaseSampler:  # noqa: ARG001
+    return RandomSampler(seed)
+
+
+SAMPLERS: dict[str, Callable[[SearchSpec, int], BaseSampler]] = {
+    "tpe": _tpe,
+    "tpe-multivariate": _tpe,
+    "gp": _gp,
+    "cmaes": RangesByCma,
+    "qmc": _qmc,
+    "nsga2": _nsga2,
+    "random": _random,
+}
