@@ -12,6 +12,7 @@ from typing import Protocol
 
 from tuning import pareto
 from tuning.exits import FATES, ExitReason
+from tuning.extension import changes
 from tuning.records import SearchRecord, TrialRecord
 from tuning.study import Study
 from usererror import UserError
@@ -91,6 +92,9 @@ def _parent(search: SearchRecord) -> RunState:
         tags["hopetune.pareto_front"] = pareto.describe(search)[:LONGEST_TAG] or "-"
     if search.ended:
         tags["hopetune.ended"] = search.ended
+    first = search.earlier[0][1] if search.earlier else spec
+    if search.earlier:
+        tags["hopetune.extended"] = changes(first, spec)
     return RunState(
         trial=None,
         name=search.name,
@@ -100,8 +104,9 @@ def _parent(search: SearchRecord) -> RunState:
             "sampler": spec.sampler.name,
             "objectives": ", ".join(spec.objectives),
             "stopping": spec.stopping.rule,
-            "trials": str(spec.budget.trials),
-            "epochs": str(spec.budget.epochs),
+            # A run's parameters cannot be changed: those of an extended search stay the first ones.
+            "trials": str(first.budget.trials),
+            "epochs": str(first.budget.epochs),
             "data": spec.data.train,
         },
         points=points,

@@ -112,6 +112,9 @@ class SearchRecord:
     ended_ms: int | None
     stop_wanted: bool
     trials: tuple[TrialRecord, ...]
+    earlier: tuple[tuple[int, SearchSpec], ...] = ()
+    """Its search files before it was extended, the first one first, and until when (ms) each was
+    in force."""
 
     def trial(self, number: int) -> TrialRecord | None:
         """The trial of that number; numbers may have gaps, see :class:`TrialRecord`."""

@@ -43,24 +43,11 @@ class Range(Conditional):
             raise ValueError("a range has `log` or `step`, not both")
         return self
 
-    def holds(self, value: Value) -> bool:
-        """Whether a value lies in the range, and on its steps where it has some."""
-        if isinstance(value, bool | str | None) or not self.low <= value <= self.high:
-            return False
-        if self.step is None:
-            return True
-        steps = (value - self.low) / self.step
-        return abs(steps - round(steps)) < 1e-8  # as Optuna's FloatDistribution has it
-
 
 class Choices(Conditional):
     """One of several values."""
 
     choices: tuple[Value, ...] = Field(min_length=1, strict=False)
-
-    def holds(self, value: Value) -> bool:
-        """Whether a value is among the choices."""
-        return value in self.choices
 
 
 def _form(value: Any) -> str:

@@ -5,6 +5,7 @@ parameters, its value after every epoch, its metrics, why it ended. The driver i
 and can be rebuilt from this at any moment.
 """
 
+import copy
 import dataclasses
 import math
 import time
@@ -45,6 +46,9 @@ from tuning.warm_start import taken_from
 from usererror import UserError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+_EARLIER = "earlier_specs"
 
 
 class Storage:
@@ -159,7 +163,8 @@ class Storage:
         if "spec" in study.user_attrs:  # else it is new, or its first driver died right here
             known = Study(study, clock)
             record = known.record()
-            if record.spec != spec or record.fingerprint != fingerprint:
+            files = (record.spec, *(spec for _, spec in record.earlier))
+            if spec not in files or record.fingerprint != fingerprint:
                 rule = "a search keeps its file and its data"
                 raise UserError(name, "another search has this name", rule=rule)
             return known
@@ -205,7 +210,13 @@ class Study:
         self.name = study.study_name
         self.spec = SearchSpec.model_validate(_tuples(study.user_attrs["spec"]))
         earlier = study_history.history(study, self.spec) if self.spec.warm_start else []
-        self._sampled_from = Finished(study, self.spec.budget.epochs, earlier)
+        self.files_before = tuple(
+            (kept["until_ms"], SearchSpec.model_validate(_tuples(kept["spec"])))
+            for kept in study.user_attrs.get(_EARLIER, [])
+        )
+        """Its search files before it was extended, and until when each was in force."""
+        placed = (self._placed,) if self.files_before else ()
+        self._sampled_from = Finished(study, self.spec.budget.epochs, earlier, *placed)
         self._open: dict[int, _Entry] = {}
         trials = self._trials()
         self._entry_of = {number_of(t): t.number for t in trials}
@@ -342,6 +353,22 @@ class Study:
             self._study.set_user_attr("ended_ms", self._clock())
             self._study.set_user_attr("ended", why)
 
+    def extend(self, spec: SearchSpec) -> None:
+        """Changes the search file and keeps the one before; open the study again to go on with it.
+
+        What a dead driver left running outside the new bounds is over.
+        """
+        kept = self._study.user_attrs.get(_EARLIER, [])
+        before = self._study.user_attrs["spec"]
+        if not kept or kept[-1]["spec"] != before:  # else a process died between these two writes
+            kept = [*kept, {"until_ms": self._clock(), "spec": before}]
+            self._study.set_user_attr(_EARLIER, kept)
+        for trial in self._running():
+            if not spec.holds(dict(trial.params)):
+                why = "outside the bounds of the extended search"
+                self.finish(number_of(trial), ExitReason.SEARCH_ENDED, why)
+        self._study.set_user_attr("spec", spec.model_dump(mode="json"))
+
     def reopen(self) -> None:
         """Takes the end back, and the wish for it, so that the search goes on."""
         for name, value in (("stop_wanted", False), ("ended", None), ("ended_ms", None)):
@@ -379,6 +406,7 @@ class Study:
             ended_ms=attributes.get("ended_ms"),
             stop_wanted=bool(attributes.get("stop_wanted", False)),
             trials=trial_records(trials),
+            earlier=self.files_before,
         )
 
     def _begin(
@@ -404,6 +432,15 @@ class Study:
         number = storage.get_trial_number_from_id(trial_id)
         self._open[number] = _Entry(trial_id, number, attributes, values)
         return number
+
+    def _placed(self, trial: FrozenTrial) -> FrozenTrial | None:
+        """A trial with the bounds that hold now, for samplers compare them; none outside them."""
+        if not self.spec.holds(dict(trial.params)):
+            return None
+        shown = copy.copy(trial)
+        parameters = self.spec.parameters
+        shown.distributions = {name: distribution(name, parameters[name]) for name in trial.params}
+        return shown
 
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)

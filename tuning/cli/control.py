@@ -1,6 +1,9 @@
-"""``hopetune stop``, ``resume``: searches end before their time, and go on."""
+"""``hopetune stop``, ``resume``, ``extend``: searches end before their time, go on, get more."""
 
+import dataclasses
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +15,7 @@ from tuning.cli.searches import SearchName, at, follow_job, open_storage, resolv
 from usererror import UserError
 
 if TYPE_CHECKING:
+    from tuning.spec import SearchSpec
     from tuning.study import Storage, Study
 
 STOP_GRACE_S = 30.0  # untuned: a driver looks once a second, so seconds are enough
@@ -92,6 +96,73 @@ def resume(
     start(settings, name, follow=follow, foreground=foreground)
 
 
+def extend(
+    search: SearchName,
+    trials: Annotated[int | None, typer.Option(help="Trials in all.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Epochs of a whole trial; complete ones go on up to it.")
+    ] = None,
+    space: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML with new bounds: `parameters:` alone, those that change; or a search file, "
+            "of which only the parameters are taken."
+        ),
+    ] = None,
+    total_epochs: Annotated[int | None, typer.Option(help="Epochs of all trials in all.")] = None,
+    gpu_hours: Annotated[float | None, typer.Option(help="GPU-hours in all.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Minutes in all, since the search began.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Trials that may begin without a new best.")
+    ] = None,
+    address: Address = None,
+    follow: Follow = False,
+    foreground: Foreground = False,
+) -> None:
+    """Give a search more trials, longer ones or other bounds, and go on with it. All figures count
+    from the beginning of the search. Trials outside new bounds stay as history.
+
+    Example: `hopetune extend quickstart-20261122-064100 --trials 20 --epochs 30`
+    """
+    wishes: dict[str, float | None] = {
+        "trials": trials,
+        "epochs": epochs,
+        "total_epochs": total_epochs,
+        "gpu_hours": gpu_hours,
+        "wall_clock_minutes": minutes,
+        "patience": patience,
+    }
+    settings = at(load_settings(), address)
+    with open_storage() as storage:
+        name = resolve(storage, search)
+        _wait_for_its_driver(storage, name)
+        if not foreground:
+            _refuse_beside_a_job(settings, name)
+        with storage.driving(name, say):
+            say(_extended(storage.open(name), wishes, space))
+    start(settings, name, follow=follow, foreground=foreground)
+
+
+def _extended(study: "Study", wishes: Mapping[str, float | None], space: Path | None) -> str:
+    from tuning.extension import changes, with_budget, with_space
+
+    spec = with_budget(study.spec, wishes)
+    if space is not None:
+        spec = with_space(spec, space)
+    if spec == study.spec:
+        rule = "--trials, --epochs, --space and so on say what it gets"
+        raise UserError(study.name, "nothing is changed", rule=rule)
+    study.adopt()
+    _refuse_without_work(study, spec)
+    study.extend(spec)
+    study.reopen()
+    lost = len(study.spec.try_first) - len(spec.try_first)
+    note = f"; {lost} of `try_first` lie outside and are left out" if lost else ""
+    return f"search {study.name} is extended: {changes(study.spec, spec)}{note}"
+
+
 def start(settings: Settings, name: str, *, follow: bool, foreground: bool) -> None:
     """A driver for a search that the study knows: this process, or a job of a new name."""
     if foreground:
@@ -130,11 +201,12 @@ def _refuse_beside_a_job(settings: Settings, name: str) -> None:
         raise UserError(name, "a job of this search is about to start", got=known[-1])
 
 
-def _refuse_without_work(study: "Study") -> None:
+def _refuse_without_work(study: "Study", spec: "SearchSpec | None" = None) -> None:
     from tuning.going_on import nothing_left
     from tuning.study import now_ms
 
-    if why := nothing_left(study.record(), now_ms()):
+    record = study.record()
+    if why := nothing_left(dataclasses.replace(record, spec=spec or record.spec), now_ms()):
         raise UserError(
             study.name,
             why,
@@ -143,4 +215,4 @@ def _refuse_without_work(study: "Study") -> None:
         )
 
 
-COMMANDS = (stop, resume)
+COMMANDS = (stop, resume, extend)

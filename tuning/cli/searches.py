@@ -109,6 +109,7 @@ def show(search: SearchName = "latest", json: Json = False) -> None:
 
     Example: `hopetune show latest`
     """
+    from tuning.extension import changes
     from tuning.pareto import front
     from tuning.progress import describe, overview
     from tuning.study import now_ms
@@ -123,6 +124,9 @@ def show(search: SearchName = "latest", json: Json = False) -> None:
     say(f"{record.name}: {state}")
     if state == INTERRUPTED:
         say(f"it has no driver any more: go on with `hopetune resume {record.name}`")
+    files = [spec for _, spec in record.earlier] + [record.spec]
+    for (until_ms, before), after in zip(record.earlier, files[1:], strict=True):
+        say(f"extended {_when(until_ms)}: {changes(before, after)}")
     say(overview(record, now_ms()))
     by_error = sorted(record.trials, key=lambda t: math.inf if t.value is None else t.value)
     rows = [
