@@ -78,7 +78,7 @@ class TwinSearch:
             "stopping": {"rule": "none"},
             "budget": {"trials": count, "epochs": self.epochs},
             "resources": {
-                "cpus_per_trial": 2 if self.one_at_a_time else 1,
+                "cpus_per_trial": 1,
                 "parallel_trials": 1 if self.one_at_a_time else 2,
             },
         }
@@ -107,7 +107,7 @@ def augmented(seed: int) -> TwinSearch:
 
 FIRST_TRY = TwinSearch("twin-rotation-0", {"rotate_deg": [0.0, ROTATE_DEG]})
 TWO_STEP = TwinSearch(
-    "twin-two-step",
+    "twin-two-steps",
     {
         "unfreeze_epoch": [TWO_STEP_EPOCHS, FROZEN_EPOCHS],
         "backbone": ["squeezenet1_1", "mobilenet_v2", "resnet18"],

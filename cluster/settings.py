@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     ray_jobs_address: str | None = None
     """``http://host:port`` of the Ray dashboard, which takes jobs."""
     ray_token_file: Path | None = None
+    spool_bytes: int = Field(default=20 * 2**30, gt=0)
+    """Checkpoints of a node that may wait on its disk for the store; default 20 GiB, untuned: 28
+    epochs of the largest network (ResNet152, 720 MB)."""
 
     @field_validator("state_dir", "s3_credentials_file", "ray_token_file")
     @classmethod
@@ -181,7 +184,9 @@ def to_toml(settings: Settings) -> str:
     lines = [_WRITTEN_BY_UP]
     for name in type(settings).model_fields:
         value = getattr(settings, name)
-        if value is not None:
+        if isinstance(value, int):
+            lines.append(f"{name} = {value}")
+        elif value is not None:
             # A TOML basic string is a JSON string, as long as nothing becomes a surrogate pair.
             lines.append(f"{name} = {json.dumps(settings.require(name), ensure_ascii=False)}")
     return "\n".join(lines) + "\n"

@@ -1,56 +1,43 @@
-"""Checkpoints in S3, one folder for each prefix key.
+"""Checkpoints of trials: on the node's disk at once, in S3 soon, found by what was trained.
 
-``weights.safetensors`` (the network, loadable on its own), ``optimiser.pt`` (what going on needs
-beside it) and, written last, ``manifest.json`` with their sha256 and the metrics of all epochs up
-to this one. A folder without a manifest does not exist for a reader, so nobody reads half of one.
+See ``tuning/manifest.py`` for what lies in the store, ``tuning/spool.py`` for what waits on a node.
 """
 
-import hashlib
-import io
-import json
 import logging
-import queue
-import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-import torch
+import safetensors.torch
+from torch import Tensor
 
-from tuning.objects import AbsentObjectError, Objects, Place
-from usererror import UserError
+from tuning.damage import set_aside
+from tuning.manifest import (
+    MANIFEST,
+    PARTS,
+    DamagedCheckpointError,
+    Manifest,
+    Metrics,
+    Part,
+    read_manifest,
+)
+from tuning.objects import AbsentObjectError, Objects, Place, StorageAwayError
+from tuning.spool import Entry, Spool
+from tuning.uploads import Uploads
 
 log = logging.getLogger(__name__)
 
-WEIGHTS = "weights.safetensors"
-OPTIMISER = "optimiser.pt"
-MANIFEST = "manifest.json"
+POLL_S = 0.5  # untuned
+LOOK_AGAIN_S = 10.0
+"""For how long a checkpoint is looked for that another node may be uploading. Untuned: 100 MB take
+2 s, and where it does not come an epoch is trained again."""
 
-UPLOAD_ATTEMPTS = 6  # untuned: with doubling pauses, about a minute
-SPOOL = 2  # checkpoints waiting in memory, then training waits for the storage; untuned
+AWAY_S = 10.0
+"""How long a trial of which nothing is known to be trained waits for a store that does not answer,
+before it begins at the beginning. Untuned: new configurations are rarely stored already."""
 
-LOOK_AGAIN_S = 10.0  # untuned: an upload of 100 MB takes 2 s
-
-Metrics = dict[str, float]
-
-
-class DamagedCheckpointError(Exception):
-    """The objects do not fit their manifest."""
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a checkpoint folder says of itself."""
-
-    key: str
-    history: list[Metrics]
-    """Metrics of the epochs 1 … e that led here."""
-    sha256: dict[str, str]
-
-    @property
-    def epoch(self) -> int:
-        return len(self.history)
+AWAY_KNOWN_S = 60.0
+"""The same where epochs of it are known to be trained. Untuned."""
 
 
 @dataclass(frozen=True)
@@ -59,127 +46,225 @@ class Snapshot:
 
     weights_file: bytes
     """The network as a safetensors file."""
-    optimiser: dict[str, Any]
+    optimiser: Mapping[str, Tensor]
     """What going on needs beside the weights; on the CPU."""
+
+    def contents(self) -> dict[Part, bytes]:
+        """Its parts as files."""
+        # safetensors knows no strides; what loads them puts them into its own memory layout.
+        flat = {name: value.contiguous() for name, value in self.optimiser.items()}
+        return {"weights": self.weights_file, "optimiser": safetensors.torch.save(flat)}
+
+    @classmethod
+    def of(cls, contents: Mapping[Part, bytes]) -> "Snapshot":
+        return cls(contents["weights"], safetensors.torch.load(contents["optimiser"]))
 
 
 class CheckpointStore:
-    """Checkpoints below ``root``; uploads go on in the background, in order."""
+    """Checkpoints below ``root``, and those that wait in this node's ``spool``.
 
-    def __init__(self, objects: Objects, root: Place) -> None:
-        self._objects = objects
-        self._root = root
-        self._waiting: queue.Queue[tuple[str, Callable[[], None]]] = queue.Queue(SPOOL)
-        self._on_their_way: set[str] = set()
-        self._failed: dict[str, Exception] = {}
-        threading.Thread(target=self._upload_for_ever, daemon=True, name="checkpoints").start()
+    Args:
+        objects: the store; asked by the trial and, at the same time, by the uploads.
+        root: where checkpoints lie in it.
+        spool: the node's.
+        tell: takes what a person should know.
+    """
 
-    def place(self, key: str) -> Place:
-        return self._root / key
+    def __init__(
+        self,
+        objects: Objects,
+        root: Place,
+        spool: Spool,
+        tell: Callable[[str], None] = log.warning,
+        uploader: Objects | None = None,
+    ) -> None:
+        self._objects, self._root, self._spool, self._tell = objects, root, spool, tell
+        self._uploads = Uploads(uploader or objects, root, spool, tell)
 
-    def longest(
-        self, keys: Sequence[str], trained_epochs: int = 0
-    ) -> tuple[Manifest, Snapshot] | None:
-        """The longest trained beginning of a plan; ``keys`` are those of its epochs, in order.
+    def beginning(self, keys: Sequence[str], trained_epochs: int = 0) -> "Beginning":
+        """What of a plan has been trained before; ``keys`` are those of its epochs, in order.
 
-        A damaged checkpoint is passed over, loudly, for the next shorter one. What this very worker
-        is still uploading is waited for: a trial may be taken up right after it was paused. Where
-        the plan is known to be trained to ``trained_epochs``, another node may be uploading, which
-        is waited for shortly.
-        """
-        if self._on_their_way.intersection(keys):
-            self.flush()
-        until = time.monotonic() + LOOK_AGAIN_S
-        while trained_epochs and time.monotonic() < until:
-            if self.manifest(keys[min(trained_epochs, len(keys)) - 1]):
-                break
-            time.sleep(0.5)
-        for key in reversed(keys):
-            manifest = self.manifest(key)
-            if manifest is None:
-                continue
-            try:
-                return manifest, self._load(manifest)
-            except (DamagedCheckpointError, AbsentObjectError) as error:
-                log.warning("checkpoint %s is damaged and passed over: %s", key, error)
-        return None
-
-    def manifest(self, key: str) -> Manifest | None:
-        """What the folder of a key says; none where there is no whole checkpoint."""
-        try:
-            content = self._objects.get(self.place(key) / MANIFEST)
-        except AbsentObjectError:
-            return None
-        try:
-            return Manifest(**json.loads(content))
-        except (ValueError, TypeError) as error:
-            log.warning("checkpoint %s has an unreadable manifest: %s", key, error)
-            return None
-
-    def save(self, key: str, history: Sequence[Metrics], snapshot: Snapshot) -> None:
-        """Queues a checkpoint for upload; waits only where ``SPOOL`` others wait already."""
-        self._on_their_way.add(key)
-        self._waiting.put((key, lambda: self._upload(key, list(history), snapshot)))
-
-    def flush(self) -> None:
-        """Waits until nothing is on its way any more."""
-        self._waiting.join()
-
-    def check(self, keys: Sequence[str]) -> None:
-        """Tells of uploads that failed for good, to the trial that they belong to.
+        Where the plan is known to be trained to ``trained_epochs``, another node may be uploading,
+        which is waited for shortly. So is a store that does not answer: then what lies on this
+        node must do.
 
         Raises:
-            UserError: that of one of these keys did.
+            UserError: the store refuses to be read.
         """
-        for key in keys:
-            if failure := self._failed.pop(key, None):
-                what = "a checkpoint could not be stored"
-                raise UserError(str(self.place(key)), what, got=str(failure))
-
-    def _upload_for_ever(self) -> None:
+        wanted = min(trained_epochs, len(keys))
+        began_s = time.monotonic()
         while True:
-            key, upload = self._waiting.get()
-            try:
-                self._with_retries(upload)
-            except UserError as failure:
-                log.error("checkpoint %s is not stored: %s", key, failure)
-                self._failed[key] = failure
-            finally:
-                self._on_their_way.discard(key)
-                del upload  # it holds a whole checkpoint, and the next one may be long in coming
-                self._waiting.task_done()
+            found = Beginning(self._objects, self._root, self._spool, keys, self._tell)
+            found.look()
+            waited_s = time.monotonic() - began_s
+            patience_s = LOOK_AGAIN_S
+            if found.is_store_away:
+                patience_s = AWAY_KNOWN_S if wanted else AWAY_S
+            enough = len(found.history) >= wanted and not (found.is_store_away and not wanted)
+            if enough or waited_s >= patience_s:
+                break
+            time.sleep(POLL_S)
+        if found.is_store_away and not enough:
+            self._tell(f"the store does not answer: {found.describe()} on this node's disk")
+        return found
 
-    def _with_retries(self, upload: Callable[[], None]) -> None:
-        for attempt in range(UPLOAD_ATTEMPTS):
+    def save(self, key: str, history: Sequence[Metrics], snapshot: Snapshot) -> None:
+        """Keeps a checkpoint: on this node's disk when this returns, in the store later.
+
+        Raises:
+            DiskFullError: there is no room on the disk.
+        """
+        self._uploads.add(key, history, snapshot.contents())
+
+    def flush(self, patience_s: float | None = None) -> bool:
+        """Waits until nothing is on its way any more; says whether that came true."""
+        return self._uploads.flush(patience_s)
+
+    def close(self) -> None:
+        """Ends the uploads; what has not been stored stays on the node's disk."""
+        self._uploads.close()
+
+
+class Beginning:
+    """The stored beginning of one plan, as it was when it was looked for.
+
+    The metrics of its epochs are there at once. The state to go on from is loaded only when it is
+    asked for, and may be that of an earlier epoch: old states are collected, metrics are not.
+    """
+
+    def __init__(
+        self,
+        objects: Objects,
+        root: Place,
+        spool: Spool,
+        keys: Sequence[str],
+        tell: Callable[[str], None],
+    ) -> None:
+        self._objects, self._root, self._spool, self._tell = objects, root, spool, tell
+        self._keys = list(keys)
+        self._spooled: dict[str, Entry] = {}
+        self._names: set[str] = set()
+        """Objects of the store, relative to the root."""
+        self._manifests: dict[str, Manifest] = {}
+        self.history: list[Metrics] = []
+        """Metrics of the epochs that need no training."""
+        self.is_store_away = False
+
+    def look(self) -> None:
+        """Finds what there is: one listing, and the manifest of the longest."""
+        # The node's disk first: what leaves it lies in the store by then.
+        self._spooled = self._spool.find(self._keys)
+        try:
+            self._list()
+        except StorageAwayError:
+            self.is_store_away = True
+        for key in reversed(self._keys):
+            if key in self._spooled:
+                self.history = self._spooled[key].history
+                return
+            if manifest := self._manifest(key):
+                self.history = manifest.history
+                return
+
+    def describe(self) -> str:
+        count = len(self.history)
+        return f"{count or 'no'} epoch{'' if count == 1 else 's'} of the trial found"
+
+    def has(self, epoch: int) -> bool:
+        """Whether there is a checkpoint of an epoch, its state collected or not."""
+        key = self._keys[epoch - 1]
+        return key in self._spooled or f"{key}/{MANIFEST}" in self._names
+
+    def load(self) -> tuple[int, Snapshot] | None:
+        """The latest epoch whose state there still is, and that state.
+
+        A damaged one is set aside, loudly, and the next earlier one taken. A store that does not
+        answer is waited for as long as training again would take.
+        """
+        if not self.history:
+            return None
+        until_s = time.monotonic() + sum(m.get("epoch_seconds", 0.0) for m in self.history)
+        while True:
             try:
-                return upload()
-            except UserError as error:
-                if attempt == UPLOAD_ATTEMPTS - 1:
-                    raise
-                log.warning("checkpoint upload, attempt %d: %s", attempt + 1, error)
-                time.sleep(2**attempt)
+                return self._load()
+            except StorageAwayError as error:
+                if time.monotonic() >= until_s:
+                    self._tell(f"trained again, as the store does not answer: {error}")
+                    return None
+                time.sleep(POLL_S)
+
+    def _load(self) -> tuple[int, Snapshot] | None:
+        if self.is_store_away and not self._spooled:
+            self.is_store_away = False
+            self._list()
+        for epoch in range(len(self.history), 0, -1):
+            key = self._keys[epoch - 1]
+            try:
+                contents = self._from_spool(key) or self._from_store(key)
+            except AbsentObjectError:
+                continue  # collected just now
+            except DamagedCheckpointError as damage:
+                self._set_aside(key, str(damage))
+                continue
+            if contents:
+                return epoch, Snapshot.of(contents)
         return None
 
-    def _upload(self, key: str, history: list[Metrics], snapshot: Snapshot) -> None:
-        optimiser = io.BytesIO()
-        torch.save(snapshot.optimiser, optimiser)
-        contents = {WEIGHTS: snapshot.weights_file, OPTIMISER: optimiser.getvalue()}
-        for name, content in contents.items():
-            self._objects.put(self.place(key) / name, content)
-        sums = {name: _sha256(content) for name, content in contents.items()}
-        manifest = Manifest(key, history, sums)
-        self._objects.put(self.place(key) / MANIFEST, json.dumps(asdict(manifest)).encode())
+    def _list(self) -> None:
+        """Reads the names of all that is stored below the plan's trunk."""
+        trunk = self._keys[0].split("/", maxsplit=1)[0]
+        before = f"{self._root.key}/"
+        listed = self._objects.listed(self._root / trunk)
+        self._names = {entry.key.removeprefix(before) for entry in listed}
 
-    def _load(self, manifest: Manifest) -> Snapshot:
-        contents = {}
-        for name in (WEIGHTS, OPTIMISER):
-            contents[name] = self._objects.get(self.place(manifest.key) / name)
-            if _sha256(contents[name]) != manifest.sha256.get(name):
-                raise DamagedCheckpointError(f"{name} does not have the sha256 of its manifest")
-        # weights_only: an object store is not a place from which to unpickle code.
-        optimiser = torch.load(io.BytesIO(contents[OPTIMISER]), weights_only=True)
-        return Snapshot(contents[WEIGHTS], optimiser)
+    def _manifest(self, key: str) -> Manifest | None:
+        if key in self._manifests:
+            return self._manifests[key]
+        if f"{key}/{MANIFEST}" not in self._names:
+            return None
+        try:
+            manifest = read_manifest(self._objects, self._root, key)
+        except DamagedCheckpointError as damage:
+            self._set_aside(key, str(damage))
+            return None
+        except StorageAwayError:
+            self.is_store_away = True
+            return None
+        if manifest is not None:
+            self._manifests[key] = manifest
+        return manifest
 
+    def _from_spool(self, key: str) -> dict[Part, bytes] | None:
+        entry = self._spooled.get(key)
+        if entry is None:
+            return None
+        try:
+            return {part: entry.read(part) for part in PARTS}
+        except FileNotFoundError:  # uploaded, or adopted by another process
+            self._spooled = self._spool.find(self._keys)
+            self._list()
+            again = self._spooled.get(key)
+            return {part: again.read(part) for part in PARTS} if again else None
+        except DamagedCheckpointError as damage:
+            self._tell(f"passed over: {damage}")
+            return None
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+    def _from_store(self, key: str) -> dict[Part, bytes] | None:
+        # Where the parts are collected, the listing says so and no manifest is asked for.
+        there = [any(n.startswith(f"{key}/{part}-") for n in self._names) for part in PARTS]
+        manifest = self._manifest(key) if all(there) else None
+        if manifest is None:
+            return None
+        contents: dict[Part, bytes] = {}
+        for part, file in manifest.parts.items():
+            contents[part] = self._objects.get(self._root / key / file.name)
+            file.check(contents[part])
+        return contents
+
+    def _set_aside(self, key: str, why: str) -> None:
+        try:
+            set_aside(self._objects, self._root, key, why, self._tell)
+        except StorageAwayError as error:
+            self._tell(f"the checkpoint {key} is damaged ({why}) and still there: {error}")
+        self._names = {name for name in self._names if not name.startswith(f"{key}/")}
+        self._manifests.pop(key, None)

@@ -185,10 +185,10 @@ class Conductor:
 
     def has_lost_checkpoints(self) -> bool:
         """To be asked when no worker is left: whether trials must run again for a checkpoint that
-        did not arrive. They are next."""
+        did not arrive. They are next. While the store does not answer nobody knows."""
         if self._at_once:
             return False
-        self._storing.wait(SETTLE_S)
+        self._storing.wait(SETTLE_S, give_up=lambda: self._storing.is_away() and self.must_end())
         self._settle(patience_s=0.0)
         return bool(self._waiting) and self._end is None
 

@@ -16,11 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cluster.settings import Settings, load_settings
-from tuning.checkpoints import MANIFEST
+from tuning.collecting import Collecting
 from tuning.conductor import Conductor
 from tuning.datasets import fingerprint_of
 from tuning.exits import ExitReason
-from tuning.mlflow_client import MlflowRuns
+from tuning.manifest import MANIFEST
+from tuning.mlflow_client import MlflowRuns, pointers
 from tuning.objects import Objects
 from tuning.places import checkpoints
 from tuning.progress import ProgressLines
@@ -77,6 +78,7 @@ def _run(study: Study, storage: Storage, settings: Settings, projection: Project
     for text in study.earlier():
         progress.line(f"warm start: {text}")
     driver = Conductor(study, progress, Storing(_looks_into_the_store(settings)))
+    collecting = _collecting(study.name, settings)
 
     def ask(why: str) -> None:
         driver.ask_to_end(why, at_once=True)
@@ -84,6 +86,7 @@ def _run(study: Study, storage: Storage, settings: Settings, projection: Project
 
     with Signals(ask) as signals:
         projection.start()
+        collecting.start()
         try:
             ray_tune.run_trials(driver, study.spec, gpus, parallel)
             while driver.has_lost_checkpoints():
@@ -97,12 +100,25 @@ def _run(study: Study, storage: Storage, settings: Settings, projection: Project
             raise
         projection.finish()
         progress.search_ended(study.record())
-    if signals.received is not None:
-        raise EndedBySignal(signals.received)
+        if signals.received is not None:
+            raise EndedBySignal(signals.received)
+        collecting.finish()
+
+
+def _collecting(name: str, settings: Settings) -> Collecting:
+    return Collecting(
+        lambda: Storage(settings.require("study_url")),
+        name,
+        Objects(settings),
+        checkpoints(settings),
+        lambda: pointers(settings),
+    )
 
 
 def _looks_into_the_store(settings: Settings) -> Callable[[str], bool]:
-    objects, root = Objects(settings), checkpoints(settings)
+    # Impatient: it only looks, and looks again.
+    objects = Objects(settings, timeout_s=10.0, attempts=1)
+    root = checkpoints(settings)
     return lambda key: objects.exists(root / key / MANIFEST)
 
 

@@ -1,9 +1,11 @@
 """What is left of a search that rests: pure functions of what the study knows.
 
 A search goes on with trials that ended for no reason of their own (it was stopped, its budget
-ended) and with those that are complete but for a shorter horizon than it has now. Trials outside
+ended) and with the best of those that are complete but for a shorter horizon than it has now. Trials outside
 the present bounds stay as history: rules and samplers see them no more, and they do not go on.
 """
+
+import math
 
 from tuning.budget import ended_by, proposals_ended_by
 from tuning.exits import ExitReason
@@ -19,13 +21,30 @@ def within(search: SearchRecord) -> list[TrialRecord]:
 
 def unfinished(search: SearchRecord) -> list[TrialRecord]:
     """Trials that are over but go on when the search does, the oldest first."""
-    last = search.spec.budget.epochs
+    last, best = search.spec.budget.epochs, _best_complete(search)
     return [
         trial
         for trial in within(search)
         if trial.exit_reason == ExitReason.SEARCH_ENDED
-        or (trial.exit_reason == ExitReason.COMPLETED and max(trial.curve, default=0) < last)
+        or (
+            trial.exit_reason == ExitReason.COMPLETED
+            and trial.number in best
+            and max(trial.curve, default=0) < last
+        )
     ]
+
+
+def _best_complete(search: SearchRecord) -> set[int]:
+    """Those whose checkpoints are kept when a search ends: the others would begin anew. Those that
+    have begun to go on are among them, so that the next driver does not choose others."""
+    shorter = search.earlier[0][1].budget.epochs if search.earlier else math.inf
+    complete = [
+        trial
+        for trial in within(search)
+        if trial.exit_reason == ExitReason.COMPLETED or max(trial.curve, default=0) >= shorter
+    ]
+    complete.sort(key=lambda t: math.inf if t.value is None else t.value)
+    return {trial.number for trial in complete[: search.spec.checkpoints.keep_top]}
 
 
 def nothing_left(search: SearchRecord, now_ms: int) -> str | None:

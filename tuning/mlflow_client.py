@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,15 +19,22 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from cluster.settings import Settings
-from tuning.checkpoints import WEIGHTS
+from tuning.collection import Pointers
+from tuning.manifest import DamagedCheckpointError, weights_place
 from tuning.objects import AbsentObjectError, Objects, Place, parse_place
 from tuning.places import checkpoints
-from tuning.projection import SEARCH_TAG, TRIAL_TAG, UNENDED, RunState
+from tuning.projection import ENDED_TAG, SEARCH_TAG, TRIAL_TAG, UNENDED, RunState
 from usererror import UserError
+
+log = logging.getLogger(__name__)
 
 EXPERIMENT = "hopetune"
 ARTIFACT_FOLDER = "checkpoint"
+WEIGHTS = "weights.safetensors"
+"""The name of a network among artifacts."""
 CHAMPION = "champion"
+CHECKPOINT_TAG = "checkpoint"
+"""Of a model version: the key of the checkpoint that it was made from."""
 PARENT_TAG = "mlflow.parentRunId"
 
 # Limits of one request to the tracking server.
@@ -102,6 +109,20 @@ class MlflowRuns:
             run = self._existing(search).get(trial)
         return run.info.run_id if run else None
 
+    def log_files(self, search: str, files: Sequence[Path], folder: str) -> None:
+        """Puts files among the artifacts of the search's own run, below ``folder``.
+
+        Raises:
+            UserError: the server cannot be reached, or the search has no run there yet.
+        """
+        run_id = self.run_id(search, None)
+        if run_id is None:
+            remedy = f"`hopetune sync {search}`"
+            raise UserError(search, "has no run in MLflow yet", remedy=remedy)
+        with reachable(self._uri):
+            for file in files:
+                self._client.log_artifact(run_id, str(file), folder)
+
     def _experiment_id(self) -> str:
         found = self._client.get_experiment_by_name(EXPERIMENT)
         if found is not None:
@@ -166,9 +187,10 @@ class MlflowRuns:
         if self._objects.exists(target):
             return
         try:
-            self._objects.copy(self._checkpoints / key / WEIGHTS, target)
-        except AbsentObjectError as error:
-            raise UserError(str(error), "a completed trial has no checkpoint") from error
+            self._objects.copy(weights_place(self._objects, self._checkpoints, key), target)
+        except (AbsentObjectError, DamagedCheckpointError) as error:
+            # Collected: the same was trained for an earlier search, whose run has the weights.
+            log.warning("run %s gets no weights: %s", run.info.run_id, error)
 
 
 def artifact_place(artifact_uri: str, artifact_root: str | None) -> Place:
@@ -183,6 +205,39 @@ def artifact_place(artifact_uri: str, artifact_root: str | None) -> Place:
         remedy = "set HOPETUNE_MLFLOW_ARTIFACT_ROOT to the server's --artifacts-destination"
         raise UserError(artifact_uri, "an artifact place behind the MLflow server", remedy=remedy)
     return parse_place(artifact_root) / artifact_uri.split(":", 1)[1].lstrip("/")
+
+
+def pointers(settings: Settings) -> Pointers:
+    """What MLflow says of checkpoints: which ones versions of models name, and which searches have
+    all that they need among their runs.
+
+    Raises:
+        UserError: no server is set, or it cannot be reached.
+    """
+    client = connect(settings)
+    with reachable(settings.require("mlflow_uri")):
+        registered = {
+            str(version.tags[CHECKPOINT_TAG])
+            for version in _pages(lambda token: client.search_model_versions(page_token=token))
+            if CHECKPOINT_TAG in version.tags
+        }
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        ids = [experiment.experiment_id] if experiment else []
+        # A parent ends after its children, and only a parent says why its search ended.
+        ended = f"attributes.status = 'FINISHED' and tags.`{ENDED_TAG}` LIKE '%'"
+        runs = _pages(lambda token: client.search_runs(ids, ended, page_token=token)) if ids else ()
+        whole = {str(run.data.tags[SEARCH_TAG]) for run in runs if SEARCH_TAG in run.data.tags}
+    return Pointers(frozenset(registered), frozenset(whole))
+
+
+def _pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:
+    token: str | None = None
+    while True:
+        page = ask(token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 # -- the registry ----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from cluster.settings import Settings
 from usererror import UserError
 
 _ABSENT = {"404", "NoSuchKey", "NotFound"}
+_IN_THE_WAY = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
 _REFUSED = {"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden"}
 
 
@@ -48,13 +49,33 @@ class AbsentObjectError(LookupError):
     """There is no object at that place."""
 
 
+class StorageAwayError(UserError):
+    """The server does not answer, or not in time; it may do so later."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An object as a listing shows it."""
+
+    key: str
+    size: int
+    """In bytes."""
+    modified_ms: int
+
+
 class Objects:
     """Objects of one endpoint. Each thread and process makes its own.
 
-    All methods raise :class:`UserError` where the server cannot be reached or refuses the keys.
+    All methods raise :class:`StorageAwayError` where the server cannot be reached, and another
+    :class:`UserError` where it refuses the keys.
+
+    Args:
+        settings: name the server.
+        timeout_s: how long a server may be silent.
+        attempts: how often a request is tried before it fails.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, timeout_s: float = 60.0, attempts: int = 4) -> None:
         self._endpoint = settings.s3_endpoint or "AWS S3"
         core = botocore.session.get_session()
         if settings.s3_credentials_file:
@@ -65,8 +86,9 @@ class Objects:
             "s3",
             endpoint_url=settings.s3_endpoint,
             config=Config(
-                retries={"mode": "standard", "max_attempts": 4},
+                retries={"mode": "standard", "total_max_attempts": attempts},
                 connect_timeout=5,
+                read_timeout=timeout_s,
                 s3={"addressing_style": "path"},
             ),
         )
@@ -78,6 +100,20 @@ class Objects:
     def put(self, place: Place, content: bytes) -> None:
         self._call("put_object", place, Bucket=place.bucket, Key=place.key, Body=content)
 
+    def put_new(self, place: Place, content: bytes) -> bool:
+        """As ``put``, but never in the place of another object; says whether it was stored."""
+        try:
+            self._client.put_object(
+                Bucket=place.bucket, Key=place.key, Body=content, IfNoneMatch="*"
+            )
+        except ClientError as error:
+            if error.response["Error"]["Code"] in _IN_THE_WAY:
+                return False
+            raise self._explained(error, place) from error
+        except BotoCoreError as error:
+            raise self._explained(error, place) from error
+        return True
+
     def get(self, place: Place) -> bytes:
         """The content of an object.
 
@@ -85,7 +121,10 @@ class Objects:
             AbsentObjectError: there is none.
         """
         answer = self._call("get_object", place, Bucket=place.bucket, Key=place.key)
-        content: bytes = answer["Body"].read()
+        try:
+            content: bytes = answer["Body"].read()
+        except (BotoCoreError, OSError) as error:  # the connection broke
+            raise self._explained(error, place) from error
         return content
 
     def exists(self, place: Place) -> bool:
@@ -125,6 +164,18 @@ class Objects:
         except (ClientError, BotoCoreError) as error:
             raise self._explained(error, below) from error
 
+    def listed(self, folder: Place) -> Iterator[Listed]:
+        """All objects below a folder."""
+        pages = self._client.get_paginator("list_objects_v2")
+        prefix = f"{folder.key.rstrip('/')}/"
+        try:
+            for page in pages.paginate(Bucket=folder.bucket, Prefix=prefix):
+                for entry in page.get("Contents", ()):
+                    at_ms = int(entry["LastModified"].timestamp() * 1000)
+                    yield Listed(entry["Key"], int(entry["Size"]), at_ms)
+        except (ClientError, BotoCoreError) as error:
+            raise self._explained(error, folder) from error
+
     def delete(self, place: Place) -> None:
         self._call("delete_object", place, Bucket=place.bucket, Key=place.key)
 
@@ -157,4 +208,10 @@ class Objects:
             )
             return UserError(where, "no S3 credentials", remedy=remedy)
         remedy = "check settings.s3_endpoint and that the server is up (`hopetune status`)"
-        return UserError(where, "the S3 server cannot be used", got=str(error), remedy=remedy)
+        status = 0 if not isinstance(error, ClientError) else _http_status(error)
+        kind = UserError if 400 <= status < 500 else StorageAwayError
+        return kind(where, "the S3 server cannot be used", got=str(error), remedy=remedy)
+
+
+def _http_status(error: ClientError) -> int:
+    return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))

@@ -11,6 +11,11 @@ def checkpoints(settings: Settings) -> Place:
     return Place(settings.s3_bucket, "checkpoints")
 
 
+def spool(settings: Settings) -> Path:
+    """Checkpoints that wait on this node for their upload, one folder for each process."""
+    return settings.state_dir / "spool"
+
+
 def preparing(settings: Settings) -> Path:
     """Sets that are prepared for S3, one folder for each place, until they are uploaded."""
     return settings.state_dir / "preparing"

@@ -3,7 +3,8 @@
 What epoch *e* does follows from the static settings (network, loss, batch, augmentation, seed,
 data, version of the training code) and from the schedule of the epochs up to *e* (learning rate,
 stem frozen or not). The key is the hash of exactly that, so two trials whose plans begin alike
-share checkpoints, and a longer search goes on from a shorter one.
+share checkpoints, and a longer search goes on from a shorter one. Before it stands the hash of the
+first epoch, which all share that share anything: one listing finds whatever is stored of a plan.
 """
 
 import dataclasses
@@ -25,7 +26,7 @@ class DataIdentity:
 
 
 def prefix_keys(config: TrainConfig, data: DataIdentity, epochs: int) -> list[str]:
-    """Keys after each epoch: ``keys[e - 1]`` names the state after epoch ``e``."""
+    """Keys after each epoch, ``TRUNK/STATE``: ``keys[e - 1]`` names the state after epoch ``e``."""
     static = {
         field.name: getattr(config, field.name)
         for field in dataclasses.fields(config)
@@ -42,7 +43,7 @@ def prefix_keys(config: TrainConfig, data: DataIdentity, epochs: int) -> list[st
         step = dataclasses.asdict(schedule_of(config, epoch))
         key = _digest({"before": key, "epoch": step})
         keys.append(key)
-    return keys
+    return [f"{keys[0]}/{key}" for key in keys]
 
 
 def _digest(value: object) -> str:

@@ -26,6 +26,8 @@ LONGEST_TAG = 5000  # characters, MLflow's limit
 
 SEARCH_TAG = "hopetune.search"
 TRIAL_TAG = "hopetune.trial"
+ENDED_TAG = "hopetune.ended"
+"""Of a search's run only: why it ended."""
 
 
 TAG_LENGTH = 5000
@@ -91,7 +93,7 @@ def _parent(search: SearchRecord) -> RunState:
     if len(spec.objectives) > 1:
         tags["hopetune.pareto_front"] = pareto.describe(search)[:LONGEST_TAG] or "-"
     if search.ended:
-        tags["hopetune.ended"] = search.ended
+        tags[ENDED_TAG] = search.ended
     first = search.earlier[0][1] if search.earlier else spec
     if search.earlier:
         tags["hopetune.extended"] = changes(first, spec)

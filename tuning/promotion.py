@@ -19,7 +19,7 @@ from headpose.evaluate import PoseErrors, constant_baseline, pose_errors
 from headpose.training import TRAINING_CODE_VERSION
 from tuning.datasets import open_set
 from tuning.gate import Comparison, compare
-from tuning.mlflow_client import Candidate, MlflowRuns, Registry
+from tuning.mlflow_client import CHECKPOINT_TAG, Candidate, MlflowRuns, Registry
 from tuning.objects import Objects
 from tuning.places import data_cache
 from tuning.records import SearchRecord, TrialRecord
@@ -171,7 +171,7 @@ def _evidence(
         "training_code": TRAINING_CODE_VERSION,
     }
     if trial.best_epoch:
-        found["checkpoint"] = trial.best_epoch.checkpoint_key
+        found[CHECKPOINT_TAG] = trial.best_epoch.checkpoint_key
     if comparison:
         found["gain_over_champion"] = str(comparison)
     return found

@@ -108,6 +108,16 @@ class Resources(Strict):
     """Whether the training set is kept in the GPU's memory; auto: where it fits twice."""
 
 
+class Checkpoints(Strict):
+    """Which states outlive a search; the metrics of all epochs always do. See
+    ``tuning/retention.py``."""
+
+    keep_top: int = Field(default=3, ge=0)  # untuned; what `confirm` and `promote` choose from
+    """Trials whose best weights and latest state stay."""
+    keep_unfinished_days: float = Field(default=7.0, ge=0)  # untuned
+    """How long a search that was cut off can go on without training anything again."""
+
+
 class SearchSpec(Strict):
     """A search: which settings are tried, on which data, for how long."""
 
@@ -126,6 +136,7 @@ class SearchSpec(Strict):
     stopping: Stopping = Stopping()
     budget: Budget
     resources: Resources = Resources()
+    checkpoints: Checkpoints = Checkpoints()
     model_name: str = "headpose"
     published: tuple[Published, ...] = Field(default=(), strict=False)
     """Rows of papers' tables for some of these configurations, for `hopetune report`."""

@@ -1,11 +1,32 @@
-"""Checkpoints on a node's disk, until they lie in the store."""
+"""Checkpoints on a node's disk, until they lie in the store.
 
+A checkpoint is here before its epoch is reported, so a killed worker loses nothing that it said.
+Each process has a folder with a lock that the kernel lets go of when it dies; whoever gets that
+lock adopts what lies there. A checkpoint is one file, written at one go under a temporary name and
+renamed: its manifest without the sums on the first line, then its parts. There is no fsync: what a
+process has written survives its death without one. It does not survive a power cut for certain, so
+files of an earlier boot of the machine are not trusted.
+"""
+
+import contextlib
 import errno
+import fcntl
+import json
+import os
+import shutil
+import threading
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from tuning.manifest import OBJECTIVE, PARTS, DamagedCheckpointError, Metrics, Part
 from usererror import UserError
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+LOCK = "lock"
+DRAFT = ".draft"
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class DiskFullError(UserError):
@@ -27,3 +48,208 @@ class DiskFullError(UserError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return DiskFullError, (self.path, self.needed_bytes)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A checkpoint in a spool."""
+
+    path: Path
+    key: str
+    history: list[Metrics]
+    sizes: dict[Part, int]
+    header_bytes: int
+
+    @property
+    def size(self) -> int:
+        return self.header_bytes + sum(self.sizes.values())
+
+    def read(self, part: Part) -> bytes:
+        """The content of a part.
+
+        Raises:
+            FileNotFoundError: it was uploaded meanwhile, or another process adopted it.
+            DamagedCheckpointError: the file is shorter than it was.
+        """
+        before = PARTS[: PARTS.index(part)]
+        with self.path.open("rb") as file:
+            file.seek(self.header_bytes + sum(self.sizes[p] for p in before))
+            content = file.read(self.sizes[part])
+        if len(content) != self.sizes[part]:
+            raise DamagedCheckpointError(f"{self.path} is truncated")
+        return content
+
+
+def superseded(entries: Sequence[Entry]) -> list[Entry]:
+    """Those of which a later epoch of the same training waits, too, and that are not its best."""
+    found = []
+    for entry in entries:
+        epoch = len(entry.history)
+        later = [e for e in entries if e.history[:epoch] == entry.history and e is not entry]
+        if not any(len(e.history) > epoch for e in later):
+            continue
+        longest = max(later, key=lambda e: len(e.history))
+        values = [metrics[OBJECTIVE] for metrics in longest.history]
+        if values.index(min(values)) != epoch - 1:
+            found.append(entry)
+    return found
+
+
+class Spool:
+    """The spool of a node below ``folder``; this process writes into a folder of its own there.
+
+    Args:
+        folder: shared by all processes of the node.
+        limit_bytes: what all of them together may keep there.
+    """
+
+    def __init__(self, folder: Path, limit_bytes: int) -> None:
+        self._folder = folder
+        self.limit_bytes = limit_bytes
+        self._mine = folder / uuid.uuid4().hex
+        self._lock: int | None = None
+        self._guard = threading.Lock()
+
+    def write(self, key: str, history: Sequence[Metrics], contents: Mapping[Part, bytes]) -> Entry:
+        """Puts a checkpoint on the disk.
+
+        Raises:
+            DiskFullError: there is no room; nothing of it is left there.
+            UserError: the folder cannot be written to.
+        """
+        self._have_folder()
+        sizes = {part: len(contents[part]) for part in PARTS}
+        head = {"key": key, "history": list(history), "sizes": sizes, "boot": _boot()}
+        header = json.dumps(head).encode() + b"\n"
+        path = self._mine / _name(key)
+        draft = path.with_suffix(DRAFT)
+        entry = Entry(path, key, list(history), sizes, len(header))
+        try:
+            with draft.open("wb", buffering=0) as file:
+                for piece in (header, *(contents[part] for part in PARTS)):
+                    _write_all(file.fileno(), piece)
+            draft.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+            if error.errno in FULL:
+                raise DiskFullError(path, entry.size) from error
+            raise UserError(str(path), "cannot be written", got=error.strerror) from error
+        return entry
+
+    def find(self, keys: Sequence[str]) -> dict[str, Entry]:
+        """Which of these checkpoints lie in the node's spool, whoever wrote them."""
+        wanted = {_name(key) for key in keys}
+        found = {}
+        for path in self._files():
+            if path.name in wanted and (entry := _entry(path)):
+                found[entry.key] = entry
+        return found
+
+    def adopt(self) -> list[Entry]:
+        """Takes over what dead processes of this node left behind, the oldest first."""
+        found: list[Path] = []
+        with self._alone():
+            for folder in self._folders():
+                if folder != self._mine and _is_orphan(folder):
+                    found += [path.replace(self._mine / path.name) for path in _checkpoints(folder)]
+                    shutil.rmtree(folder, ignore_errors=True)
+        entries = [entry for path in found if (entry := _entry(path))]
+        for path in {*found} - {entry.path for entry in entries}:
+            path.unlink(missing_ok=True)  # torn by a power cut
+        return sorted(entries, key=lambda entry: len(entry.history))
+
+    def used_bytes(self) -> int:
+        """What lies in the node's spool."""
+        total = 0
+        for path in self._files():
+            with contextlib.suppress(OSError):
+                total += path.stat().st_size
+        return total
+
+    def close(self) -> None:
+        """Leaves what still lies there to whoever adopts it."""
+        with self._guard:
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
+
+    def _have_folder(self) -> None:
+        if self._lock is None:
+            with self._alone():
+                pass
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One process of the node at a time makes a folder or looks for orphans, so that a folder
+        which is not locked yet is not taken for one."""
+        with self._guard:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with (self._folder / LOCK).open("w") as gate:
+                fcntl.flock(gate, fcntl.LOCK_EX)
+                if self._lock is None:
+                    self._mine.mkdir(exist_ok=True)
+                    self._lock = os.open(self._mine / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+                    fcntl.flock(self._lock, fcntl.LOCK_EX)
+                yield
+
+    def _folders(self) -> list[Path]:
+        try:
+            return sorted(path for path in self._folder.iterdir() if path.is_dir())
+        except FileNotFoundError:
+            return []
+
+    def _files(self) -> Iterator[Path]:
+        for folder in self._folders():
+            yield from _checkpoints(folder)
+
+
+def _name(key: str) -> str:
+    return key.replace("/", "-")
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    try:
+        return [p for p in folder.iterdir() if p.name != LOCK and p.suffix != DRAFT]
+    except FileNotFoundError:  # adopted meanwhile
+        return []
+
+
+def _is_orphan(folder: Path) -> bool:
+    try:
+        handle = os.open(folder / LOCK, os.O_RDWR)
+    except FileNotFoundError:
+        return True  # its maker died before it had a lock
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def _entry(path: Path) -> Entry | None:
+    """What a file of the spool holds; none where it cannot be trusted, or is gone."""
+    try:
+        with path.open("rb") as file:
+            header = file.readline()
+            head = json.loads(header)
+            entry = Entry(path, head["key"], head["history"], head["sizes"], len(header))
+            whole = os.fstat(file.fileno()).st_size == entry.size
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return entry if whole and head["boot"] == _boot() else None
+
+
+def _boot() -> str:
+    try:
+        return _BOOT.read_text("ascii").strip()
+    except OSError:  # not on Linux: every file is trusted
+        return ""
+
+
+def _write_all(handle: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(handle, view) :]

@@ -18,7 +18,11 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.2  # untuned
 PATIENCE_S = 300.0
-"""What has not arrived by then never will: the worker's own retries end sooner. Untuned."""
+"""What has not arrived by then never will: its worker and its node's disk are gone. Time in which
+the store does not answer is not counted. Untuned; 20 GiB, the default of a spool, take 200 s at
+100 MB/s."""
+LONGEST_LOOK_S = 2.0
+"""What one look counts at most: one that takes longer met a store that hangs. Untuned."""
 TRIES = 2
 
 
@@ -44,7 +48,10 @@ class AtOnce:
     def overdue(self, patience_s: float = PATIENCE_S) -> list[tuple[int, bool]]:  # noqa: ARG002
         return []
 
-    def wait(self, seconds: float) -> None:
+    def is_away(self) -> bool:
+        return False
+
+    def wait(self, seconds: float, give_up: Callable[[], bool] = lambda: False) -> None:
         """There is nothing to wait for."""
 
 
@@ -60,6 +67,9 @@ class Storing:
         self._changed = threading.Condition()
         self._keys: dict[int, set[str]] = {}
         self._since_s: dict[int, float] = {}
+        self._answered_s = 0.0
+        """For how long altogether there was a store that answered."""
+        self._away = False
         self._arrived: list[int] = []
         self._losses: Counter[int] = Counter()
         threading.Thread(target=self._look_for_ever, daemon=True, name="storing").start()
@@ -68,7 +78,7 @@ class Storing:
         """A trial that is complete once these checkpoints are stored."""
         with self._changed:
             self._keys[number] = set(keys)
-            self._since_s[number] = time.monotonic()
+            self._since_s[number] = self._answered_s
             self._changed.notify_all()
 
     def waiting(self) -> int:
@@ -94,17 +104,24 @@ class Storing:
         alive that could still be uploading.
         """
         with self._changed:
-            now = time.monotonic()
-            late = [n for n, since in self._since_s.items() if now - since >= patience_s]
+            now_s = self._answered_s
+            late = [n for n, since_s in self._since_s.items() if now_s - since_s >= patience_s]
             for number in late:
                 del self._keys[number], self._since_s[number]
                 self._losses[number] += 1
             return [(number, self._losses[number] < TRIES) for number in late]
 
-    def wait(self, seconds: float) -> None:
-        """Waits until nothing is on its way any more, but no longer than that."""
+    def is_away(self) -> bool:
+        """Whether the store did not answer when it was last looked into."""
+        return self._away
+
+    def wait(self, seconds: float, give_up: Callable[[], bool] = lambda: False) -> None:
+        """Waits until nothing is on its way any more, but no longer than that. Time in which the
+        store does not answer is not counted, but ``give_up`` is asked now and then."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._keys, seconds)
+            until_s = self._answered_s + seconds
+            while self._keys and self._answered_s < until_s and not give_up():
+                self._changed.wait(POLL_S)
 
     def _look_for_ever(self) -> None:
         pause_s = POLL_S
@@ -112,13 +129,18 @@ class Storing:
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._keys))
                 wanted = {number: set(keys) for number, keys in self._keys.items()}
+            began_s = time.monotonic()
             try:
                 there = {n for n, keys in wanted.items() if all(map(self._is_stored, keys))}
-                pause_s = POLL_S
+                self._away, pause_s = False, POLL_S
             except UserError as error:
                 log.warning("cannot look for checkpoints: %s", error)
-                there, pause_s = set(), min(10.0, 2 * pause_s)
+                there = set()
+                self._away, pause_s = True, min(10.0, 2 * pause_s)
             with self._changed:
+                if not self._away:
+                    look_s = time.monotonic() - began_s
+                    self._answered_s += min(LONGEST_LOOK_S, look_s + pause_s)
                 for number in there:
                     if self._keys.get(number) == wanted[number]:
                         del self._keys[number], self._since_s[number]

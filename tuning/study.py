@@ -186,6 +186,17 @@ class Storage:
             raise UserError(name, "no such search", rule=known, remedy="see `hopetune ls`")
         return Study(self._load(name), clock)
 
+    def records(self, fingerprint: str | None = None) -> list[SearchRecord]:
+        """All that is known of all searches, or of those on one data set; the oldest first."""
+        studies = self._fresh().get_all_studies()
+        found = [
+            s.study_name
+            for s in studies
+            if "spec" in s.user_attrs and fingerprint in (None, s.user_attrs.get("fingerprint"))
+        ]
+        records = [Study(self._load(name)).record() for name in found]
+        return sorted(records, key=lambda record: record.created_ms)
+
     def _load(self, name: str) -> optuna.Study:
         return optuna.load_study(storage=self._fresh(), sampler=RandomSampler(), study_name=name)
 

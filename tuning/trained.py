@@ -1,5 +1,7 @@
 """What a trial has trained, taken out of the store and tried on a set."""
 
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +10,13 @@ from numpy.typing import NDArray
 
 from cluster.settings import Settings
 from headpose.data.prepared import PreparedSet
-from headpose.evaluate import predict_set
+from headpose.evaluate import PoseErrors, pose_errors, predict_set
 from headpose.networks.snapshots import load_weights
-from tuning.checkpoints import WEIGHTS
+from tuning.datasets import open_set
+from tuning.manifest import DamagedCheckpointError, weights_place
 from tuning.objects import AbsentObjectError, Objects
-from tuning.places import checkpoints
-from tuning.records import TrialRecord
+from tuning.places import checkpoints, data_cache
+from tuning.records import SearchRecord, TrialRecord
 from usererror import UserError
 
 
@@ -26,12 +29,15 @@ def fetch_weights(trial: TrialRecord, settings: Settings, objects: Objects, fold
     best = trial.best_epoch
     if best is None:
         raise UserError(f"trial {trial.number}", "has no checkpoint")
-    path = folder / WEIGHTS
-    place = checkpoints(settings) / best.checkpoint_key / WEIGHTS
+    path = folder / "weights.safetensors"
+    root = checkpoints(settings)
     try:
-        objects.download(place, path)
-    except AbsentObjectError:
-        raise UserError(str(place), "the checkpoint is not there (any more)") from None
+        objects.download(weights_place(objects, root, best.checkpoint_key), path)
+    except (AbsentObjectError, DamagedCheckpointError) as error:
+        where = str(root / best.checkpoint_key)
+        what = "the weights are not there (any more)"
+        rule = "an ended search keeps those of its best trials, see `checkpoints.keep_top`"
+        raise UserError(where, what, got=str(error), rule=rule) from None
     return path
 
 
@@ -41,3 +47,34 @@ def predict_test(weights: Path, test: PreparedSet) -> NDArray[np.floating]:
     loaded = load_weights(weights)
     found = predict_set(loaded.net, loaded.binning, test, None, loaded.image_px, device)
     return np.asarray(found)
+
+
+def errors_on_test(
+    search: SearchRecord, settings: Settings, tell: Callable[[str], None]
+) -> dict[int, PoseErrors]:
+    """Errors on the search's test set by the number of each completed trial.
+
+    A trial whose checkpoint was collected is left out, and told of.
+
+    Raises:
+        UserError: the search names no test set, or a server cannot be reached.
+    """
+    if search.spec.data.test is None:
+        raise UserError(f"{search.name}: data.test", "no test set", remedy="name one in the search")
+    objects = Objects(settings)
+    objects.check(settings.s3_bucket)
+    test = open_set(search.spec.data.test, data_cache(settings), objects)
+    found = {}
+    for trial in search.trials:
+        if trial.state != "COMPLETE":
+            continue
+        tell(f"evaluating trial {trial.number} on {len(test)} test images")
+        try:
+            with tempfile.TemporaryDirectory(prefix="hopetune-report-") as scratch:
+                weights = fetch_weights(trial, settings, objects, Path(scratch))
+                predicted = predict_test(weights, test)
+        except UserError as error:
+            tell(f"trial {trial.number} is left out: {error}")
+            continue
+        found[trial.number] = pose_errors(predicted, test.angles_deg)
+    return found

@@ -18,12 +18,11 @@ from headpose.data.sources import ImageSource
 from headpose.data.split import split_by_photo
 from headpose.networks.snapshots import weights_to_bytes
 from headpose.training import EpochResult, Training
-from tuning.checkpoints import CheckpointStore, Metrics, Snapshot
+from tuning.checkpoints import CheckpointStore, Snapshot
+from tuning.manifest import OBJECTIVE, Metrics
 from tuning.prefix import DataIdentity, prefix_keys
 
 log = logging.getLogger(__name__)
-
-OBJECTIVE = "val_mae"
 
 
 @dataclass(frozen=True)
@@ -56,41 +55,47 @@ def train_trial(
 ) -> Generator[EpochReport]:
     """Trains a configuration, going on from the longest beginning of its plan that is stored.
 
-    A report says that an epoch is trained; its checkpoint may still be on its way, that of the last
-    one too. ``images`` are those of ``data`` where they are already at hand; ``trained_epochs``
-    says up to which epoch the trial is known to be trained, by whichever worker.
+    A report says that an epoch is trained and that its checkpoint lies on this node's disk; the way
+    to the store may take longer. ``images`` are those of ``data`` where they are already at hand;
+    ``trained_epochs`` says up to which epoch the trial is known to be trained, by whichever worker.
 
     Yields:
         One report for each epoch from 1, those that need no training any more included. A report
-        whose ``val_mae`` is NaN or infinite is the last one.
+        whose ``val_mae`` is NaN or infinite is the last one. Nothing is loaded or trained before an
+        epoch is asked for that nobody has trained.
 
     Raises:
-        UserError: a configuration that cannot be trained, or a storage that stayed away too long.
+        UserError: a configuration that cannot be trained, or a store that refuses its keys.
+        DiskFullError: this node's disk has no room for a checkpoint.
         torch.OutOfMemoryError: it does not fit into the GPU's memory.
     """
     identity = DataIdentity(data.fingerprint, plan.validation_fraction, plan.split_seed)
     keys = prefix_keys(plan.config, identity, plan.epochs)
-    history: list[Metrics] = []
-    found = checkpoints.longest(keys, trained_epochs)
-    if found:
-        history = list(found[0].history)
-        for epoch, metrics in enumerate(history, start=1):
-            yield EpochReport(epoch, metrics, keys[epoch - 1], restored=True)
-    if len(history) == plan.epochs:
+    found = checkpoints.beginning(keys, trained_epochs)
+    history = list(found.history)
+    for epoch, metrics in enumerate(history, start=1):
+        yield EpochReport(epoch, metrics, keys[epoch - 1], restored=True)
+    reported = len(history)
+    if reported == plan.epochs:
         return
 
     training = _training(plan, data, device, images)
-    if found:
-        training.load_file(found[1].weights_file, found[1].optimiser)
-    for epoch in range(len(history) + 1, plan.epochs + 1):
+    loaded = found.load()
+    if loaded:
+        training.load_file(loaded[1].weights_file, loaded[1].optimiser)
+    begun = loaded[0] if loaded else 0
+    del loaded  # it holds a whole checkpoint
+    for epoch in range(begun + 1, plan.epochs + 1):
         metrics = _metrics(training.run_epoch(epoch))
         key = keys[epoch - 1]
-        if math.isfinite(metrics[OBJECTIVE]):
+        finite = math.isfinite(metrics[OBJECTIVE])
+        if epoch > reported and finite:
             history.append(metrics)
-            checkpoints.check(keys)
-            checkpoints.save(key, history, _snapshot(training))
-        yield EpochReport(epoch, metrics, key, restored=False)
-        if not math.isfinite(metrics[OBJECTIVE]):
+        if finite and not (epoch <= reported and found.has(epoch)):
+            checkpoints.save(key, history[:epoch], _snapshot(training))
+        if epoch > reported or not finite:
+            yield EpochReport(epoch, metrics, key, restored=False)
+        if not finite:
             return
 
 

@@ -18,10 +18,17 @@ from tuning.checkpoints import CheckpointStore
 from tuning.datasets import open_set
 from tuning.measures import measured
 from tuning.objects import Objects
-from tuning.places import checkpoints, data_cache
+from tuning.places import checkpoints, data_cache, spool
 from tuning.space import Settings
 from tuning.spec import SearchSpec
+from tuning.spool import Spool
 from tuning.trial import EpochReport, TrialPlan, train_trial
+
+LOOK_TIMEOUT_S = 15.0
+"""For how long a silent store holds a trial up; uploads are more patient. Untuned."""
+
+CLOSE_PATIENCE_S = 30.0
+"""How long a worker that ends waits for its uploads; the rest stays in the spool. Untuned."""
 
 
 class Worker:
@@ -36,8 +43,14 @@ class Worker:
         self._notes: list[str] = []
         self._trial: Generator[EpochReport] | None = None
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        # Two clients: the uploads of one trial go on while the next one reads.
-        self._checkpoints = CheckpointStore(Objects(settings), checkpoints(settings))
+        # Several clients: the uploads of one trial go on while the next one reads.
+        self._checkpoints = CheckpointStore(
+            Objects(settings, timeout_s=LOOK_TIMEOUT_S, attempts=2),
+            checkpoints(settings),
+            Spool(spool(settings), settings.spool_bytes),
+            tell=self._note,
+            uploader=Objects(settings),
+        )
         # What the libraries hold stays; looking through it would take 0.2 s between two trials.
         gc.collect()
         gc.freeze()
@@ -68,10 +81,14 @@ class Worker:
         notes, self._notes = self._notes, []
         return notes
 
+    def _note(self, text: str) -> None:
+        self._notes.append(text)
+
     def close(self) -> None:
-        """Waits for the uploads that are on their way."""
+        """Waits for the uploads that are on their way, though not for ever: the next worker of this
+        node adopts them."""
         self._end_trial()
-        self._checkpoints.flush()
+        self._checkpoints.flush(CLOSE_PATIENCE_S)
 
     def _end_trial(self) -> None:
         """Frees what the last trial held before the next one asks for memory."""

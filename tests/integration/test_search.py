@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from cluster.settings import Settings
+from tuning.manifest import weights_place
 from tuning.mlflow_client import EXPERIMENT, connect
 from tuning.objects import Objects, parse_place
 from tuning.records import SearchRecord
@@ -138,8 +139,8 @@ def test_every_completed_trial_has_its_best_checkpoint_in_s3(
         copied = objects.get(artifacts / key)
         best = trial.best_epoch
         assert best is not None
-        place = parse_place(f"s3://{servers.s3_bucket}/checkpoints") / best.checkpoint_key
-        assert copied == objects.get(place / "weights.safetensors")
+        root = parse_place(f"s3://{servers.s3_bucket}/checkpoints")
+        assert copied == objects.get(weights_place(objects, root, best.checkpoint_key))
 
 
 def test_what_was_trained_before_is_not_trained_again(
@@ -220,3 +221,21 @@ def test_paused_trials_go_on_from_their_checkpoints_and_exist_once(
         assert runs[trial.number].info.status == expected
         history = connect(servers).get_metric_history(runs[trial.number].info.run_id, "val_mae")
         assert {point.step: point.value for point in history} == pytest.approx(trial.curve)
+
+
+def test_its_report_lies_in_files_and_in_the_parent_run(
+    servers: Settings,
+    finished: SearchRecord,
+    hopetune: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+) -> None:
+    done = hopetune("report", finished.name, "--test", "--to", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "| measured on | Yaw | Pitch | Roll | MAE |" in done.stdout
+    assert done.stdout.count("| test |") == finished.count("COMPLETE")
+    assert "not logged" not in done.stdout
+    written = {path.name for path in (tmp_path / finished.name).iterdir()}
+    assert written == {"report.md", "report.csv", "report.png"}
+    parent = runs_of(servers, finished.name)[None]
+    listed = connect(servers).list_artifacts(parent.info.run_id, "report")
+    assert {entry.path.removeprefix("report/") for entry in listed} == written

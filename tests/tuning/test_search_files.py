@@ -26,6 +26,7 @@ NEEDED = {
     "master",
     "rotation",
     "joint",
+    "latency",
 }
 
 
@@ -58,6 +59,11 @@ def test_a_file_is_planned(spec: SearchSpec) -> None:
 def test_a_grid_s_budget_is_its_number_of_rows(spec: SearchSpec) -> None:
     if spec.sampler.name == "grid":
         assert spec.budget.trials == len(grid(spec))
+
+
+def test_a_table_keeps_what_its_report_evaluates(spec: SearchSpec) -> None:
+    if spec.sampler.name == "grid":
+        assert spec.checkpoints.keep_top >= spec.budget.trials
 
 
 def test_every_row_gives_a_network_that_takes_its_pictures(spec: SearchSpec) -> None:

@@ -69,6 +69,21 @@ def test_a_store_that_is_away_is_asked_again(store: Store) -> None:
     assert storing.arrived() == [0]
 
 
+def test_time_in_which_the_store_is_away_uses_up_no_patience(store: Store) -> None:
+    store.away = True
+    storing = Storing(store)
+    storing.add(0, ["key"])
+    wait_for(storing.is_away)
+    time.sleep(0.5)
+    assert storing.overdue(patience_s=0.1) == []
+    given_up = threading.Event()
+    threading.Timer(0.3, given_up.set).start()
+    storing.wait(0.1, give_up=given_up.is_set)
+    assert given_up.is_set(), "it waited, as nothing was known of the key"
+    store.away = False
+    wait_for(lambda: storing.overdue(patience_s=0.1) == [(0, True)])
+
+
 def test_what_does_not_come_is_tried_once_more(store: Store) -> None:
     storing = Storing(store)
     storing.add(1, ["key"])
@@ -152,15 +167,6 @@ def test_a_driver_that_died_meanwhile_leaves_the_trial_to_the_next_one(
     store.keys |= {"trial0-epoch1", "trial0-epoch2"}
     assert not report(successor, number, 2)
     assert not successor.has_lost_checkpoints()
-    assert study.trial(number).state == "COMPLETE"
-
-
-def test_a_lone_trial_is_seen_by_the_proposal_after_it(
-    driver: Conductor, study: Study, store: Store
-) -> None:
-    number = trained(driver)
-    threading.Timer(0.3, lambda: store.keys.update({"trial0-epoch1", "trial0-epoch2"})).start()
-    assert isinstance(driver.next_trial(), Work)
     assert study.trial(number).state == "COMPLETE"
 
 

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,40 +15,21 @@ import torch
 
 from headpose.data.manifest import PrepareSettings
 from headpose.data.prepared import prepare
-from tuning import checkpoints
 from tuning.checkpoints import CheckpointStore
-from tuning.objects import AbsentObjectError, Place
+from tuning.objects import Place
 from tuning.spec import Budget, Choices, Data, Resources, SearchSpec
+from tuning.spool import Spool
 from tuning.worker import Worker
-from usererror import UserError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "headpose"))
 from faces import write_300w_lp
+from memory_objects import MemoryObjects
 
 FIRST = {"backbone": "mobilenet_v2", "learning_rate": 3e-3}
 SECOND = {"backbone": "squeezenet1_1", "learning_rate": 1e-3}
 
 
-class MemoryObjects:
-    """Objects in memory, behind a gate that can be shut, with places that can refuse."""
-
-    def __init__(self) -> None:
-        self.contents: dict[str, bytes] = {}
-        self.gate = threading.Event()
-        self.gate.set()
-        self.refuses: Callable[[str], bool] = lambda _key: False
-
-    def get(self, place: Place) -> bytes:
-        try:
-            return self.contents[place.key]
-        except KeyError:
-            raise AbsentObjectError(str(place)) from None
-
-    def put(self, place: Place, content: bytes) -> None:
-        assert self.gate.wait(30)
-        if self.refuses(place.key):
-            raise UserError(str(place), "the S3 server cannot be used")
-        self.contents[place.key] = content
+ROOT = Place("bucket", "checkpoints")
 
 
 @pytest.fixture(scope="module")
@@ -65,10 +46,32 @@ def objects() -> MemoryObjects:
 
 
 @pytest.fixture
-def worker(objects: MemoryObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worker:
+def worker(
+    objects: MemoryObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Worker]:
     monkeypatch.setenv("HOPETUNE_STATE_DIR", str(tmp_path))
+    found = worker_on(objects, tmp_path / "spool")
+    yield found
+    objects.gate.set()
+    ended(found)
+
+
+def ended(worker: Worker) -> None:
+    """As its process would end: also what its collector was told never to look at."""
+    worker.close()
+    worker._checkpoints.close()
+    worker._data.clear()
+
+
+def worker_on(objects: MemoryObjects, folder: Path, limit_bytes: int = 10**9) -> Worker:
     found = Worker()
-    found._checkpoints = CheckpointStore(objects, Place("bucket", "checkpoints"))  # type: ignore[arg-type]
+    found._checkpoints.close()
+    found._checkpoints = CheckpointStore(
+        objects,  # type: ignore[arg-type]
+        ROOT,
+        Spool(folder, limit_bytes),
+        found._note,
+    )
     return found
 
 
@@ -88,7 +91,8 @@ def outcome(worker: Worker, objects: MemoryObjects, spec: SearchSpec) -> str:
     reports = list(worker.start(spec, SECOND))
     worker.close()
     assert not any(report.restored for report in reports)
-    key = f"checkpoints/{reports[-1].checkpoint_key}/weights.safetensors"
+    folder = f"checkpoints/{reports[-1].checkpoint_key}/weights-"
+    key = next(key for key in objects.contents if key.startswith(folder))
     timeless = [
         {name: value for name, value in report.metrics.items() if "second" not in name}
         for report in reports
@@ -108,8 +112,8 @@ def test_results_equal_those_of_a_cold_start(
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from pathlib import Path\n"
         "import test_worker as t\n"
-        "objects, worker = t.MemoryObjects(), t.Worker()\n"
-        "worker._checkpoints = t.CheckpointStore(objects, t.Place('bucket', 'checkpoints'))\n"
+        "objects = t.MemoryObjects()\n"
+        "worker = t.worker_on(objects, Path(sys.argv[2]).parent / 'another spool')\n"
         "print(t.outcome(worker, objects, t.spec_of(Path(sys.argv[2]))))\n"
     )
     cold = subprocess.run(
@@ -138,8 +142,12 @@ def left_behind() -> dict[str, object]:
 
 
 def test_a_trial_leaves_nothing_behind(
-    worker: Worker, objects: MemoryObjects, prepared: Path
+    objects: MemoryObjects, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("HOPETUNE_STATE_DIR", str(tmp_path))
+    # Else the look for orphans may have the spool's lock open while files are counted.
+    monkeypatch.setattr("tuning.uploads.ADOPT_S", 1e6)
+    worker = worker_on(objects, tmp_path / "spool")
     spec = spec_of(prepared, epochs=1)
     list(worker.start(spec, SECOND))
     worker.close()
@@ -154,6 +162,7 @@ def test_a_trial_leaves_nothing_behind(
         worker.close()
         assert left_behind() == before
     assert worker.take_notes() == [], "the data are placed once"
+    ended(worker)
 
 
 def test_the_next_trial_begins_while_the_last_checkpoint_is_on_its_way(
@@ -172,32 +181,40 @@ def test_the_next_trial_begins_while_the_last_checkpoint_is_on_its_way(
 
 
 def test_a_trial_taken_up_at_once_finds_the_checkpoint_that_is_on_its_way(
-    worker: Worker, objects: MemoryObjects, prepared: Path
+    worker: Worker, objects: MemoryObjects, prepared: Path, tmp_path: Path
 ) -> None:
     spec = spec_of(prepared)
     objects.gate.clear()
-    assert not next(worker.start(spec, SECOND)).restored
-    opener = threading.Timer(0.5, objects.gate.set)
-    opener.start()
-    assert next(worker.start(spec, SECOND)).restored
-    opener.join()
+    first = next(worker.start(spec, SECOND))
+    assert not first.restored
+    other = worker_on(objects, tmp_path / "spool")
+    try:
+        for taker in (worker, other):
+            reports = taker.start(spec, SECOND, trained_epochs=1)
+            again = next(reports)
+            assert again.restored
+            assert again.metrics == first.metrics
+            assert next(reports).restored == (taker is other), "the first taker trained it"
+    finally:
+        objects.gate.set()
+        ended(other)
 
 
-def test_a_failed_upload_is_its_own_trials_matter(
+def test_a_store_that_is_away_fails_no_trial_and_holds_none_up(
     worker: Worker, objects: MemoryObjects, prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoints, "UPLOAD_ATTEMPTS", 1)
+    monkeypatch.setattr("tuning.checkpoints.AWAY_S", 0.5)
     spec = spec_of(prepared)
-    objects.refuses = lambda _key: True
-    failing = worker.start(spec, FIRST)
-    next(failing)
-    worker._checkpoints.flush()
-    with pytest.raises(UserError, match="a checkpoint could not be stored"):
-        next(failing)
-    next(worker.start(spec, FIRST | {"learning_rate": 1e-2}))
-    worker._checkpoints.flush()
-    objects.refuses = lambda _key: False
-    assert len(list(worker.start(spec, SECOND))) == 2
+    objects.away = True
+    trained = list(worker.start(spec, FIRST))
+    assert [report.restored for report in trained] == [False, False]
+    assert [r.restored for r in worker.start(spec, FIRST, trained_epochs=2)] == [True, True]
+    assert list(worker.start(spec, SECOND))[-1].epoch == 2
+    assert objects.contents == {}
+    assert any("checkpoints wait on this node's disk" in note for note in worker.take_notes())
+    objects.away = False
+    worker.close()
+    assert sum(key.endswith("manifest.json") for key in objects.contents) == 4
 
 
 def test_all_processes_share_the_pages_of_a_set(worker: Worker, prepared: Path) -> None:

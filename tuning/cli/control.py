@@ -100,7 +100,8 @@ def extend(
     search: SearchName,
     trials: Annotated[int | None, typer.Option(help="Trials in all.")] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Epochs of a whole trial; complete ones go on up to it.")
+        int | None,
+        typer.Option(help="Epochs of a whole trial; the best complete ones go on up to it."),
     ] = None,
     space: Annotated[
         Path | None,

@@ -1,0 +1,219 @@
+"""Checkpoints in a store that fails in all the ways that stores do."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from memory_objects import MemoryObjects
+
+from tuning.checkpoints import CheckpointStore, Snapshot
+from tuning.manifest import PARTS, manifest_of, read_manifest
+from tuning.objects import Place
+from tuning.spool import Spool
+from tuning.uploads import store
+
+ROOT = Place("bucket", "checkpoints")
+KEYS = [f"trunk/{epoch}" for epoch in range(1, 5)]
+
+StoreOf = Callable[..., CheckpointStore]
+
+
+def history(epochs: int) -> list[dict[str, float]]:
+    return [{"val_mae": 10.0 - epoch, "epoch_seconds": 0.0} for epoch in range(epochs)]
+
+
+def snapshot(value: float) -> Snapshot:
+    strided = torch.full((2, 3, 4, 4), value).to(memory_format=torch.channels_last)
+    optimiser = {"step/a": torch.tensor(value), "exp_avg/a": strided}
+    return Snapshot(f"weights {value}".encode(), optimiser)
+
+
+@pytest.fixture
+def objects() -> MemoryObjects:
+    return MemoryObjects()
+
+
+@pytest.fixture
+def notes() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def store_of(objects: MemoryObjects, tmp_path: Path, notes: list[str]) -> Iterator[StoreOf]:
+    opened = []
+
+    def make(node: str = "node", limit_bytes: int = 10**9) -> CheckpointStore:
+        spool = Spool(tmp_path / node, limit_bytes)
+        opened.append(CheckpointStore(objects, ROOT, spool, notes.append))  # type: ignore[arg-type]
+        return opened[-1]
+
+    yield make
+    objects.gate.set()
+    for one in opened:
+        one.close()
+
+
+def fill(found: CheckpointStore, epochs: int) -> None:
+    for epoch in range(1, epochs + 1):
+        found.save(KEYS[epoch - 1], history(epoch), snapshot(epoch))
+    assert found.flush(10)
+
+
+def stored(objects: MemoryObjects, key: str) -> list[str]:
+    return [k for k in objects.contents if k.startswith(f"checkpoints/{key}/")]
+
+
+def test_another_node_finds_metrics_and_state_by_few_requests(
+    store_of: StoreOf, objects: MemoryObjects, tmp_path: Path
+) -> None:
+    fill(store_of(), 3)
+    assert not [f for f in (tmp_path / "node").rglob("*") if f.is_file() and f.name != "lock"]
+    other = store_of("other node")
+    objects.requests.clear()
+    found = other.beginning(KEYS)
+    assert objects.requests == ["list", "get"]
+    assert found.history == history(3)
+    loaded = found.load()
+    assert loaded is not None
+    assert loaded[0] == 3
+    assert loaded[1].weights_file == snapshot(3).weights_file
+    for name, value in snapshot(3).optimiser.items():
+        assert torch.equal(loaded[1].optimiser[name], value)
+    assert objects.requests == ["list", "get", "get", "get"]
+
+
+def test_nothing_stored_is_one_request(store_of: StoreOf, objects: MemoryObjects) -> None:
+    found = store_of().beginning(KEYS)
+    assert (found.history, found.load(), objects.requests) == ([], None, ["list"])
+
+
+@pytest.mark.parametrize("what", ["weights", "optimiser"])
+@pytest.mark.parametrize("how", ["truncated", "changed"])
+def test_a_damaged_checkpoint_is_set_aside_and_the_next_shorter_one_used(
+    store_of: StoreOf, objects: MemoryObjects, notes: list[str], what: str, how: str
+) -> None:
+    fill(store_of(), 3)
+    name = next(k for k in stored(objects, KEYS[2]) if what in k)
+    good = objects.contents[name]
+    objects.contents[name] = good[:-1] if how == "truncated" else b"x" + good[1:]
+    found = store_of("other node").beginning(KEYS)
+    assert found.history == history(3), "the manifest is whole: the metrics are known"
+    loaded = found.load()
+    assert loaded is not None
+    assert loaded[0] == 2
+    assert len([note for note in notes if "damaged and set aside" in note]) == 1
+    assert stored(objects, KEYS[2]) == []
+    assert len([k for k in objects.contents if k.startswith("damaged/checkpoints/trunk/3/")]) == 3
+    assert not found.has(3)
+    again = store_of("third node")
+    again.save(KEYS[2], history(3), snapshot(3))
+    assert again.flush(10)
+    assert store_of("fourth node").beginning(KEYS).load()[0] == 3  # type: ignore[index]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"key": "trunk/3"', b'{"key": "trunk/9"}', b"[]"])
+def test_a_damaged_manifest_is_set_aside(
+    store_of: StoreOf, objects: MemoryObjects, notes: list[str], content: bytes
+) -> None:
+    fill(store_of(), 3)
+    objects.contents["checkpoints/trunk/3/manifest.json"] = content
+    found = store_of("other node").beginning(KEYS)
+    assert found.history == history(2)
+    assert len(notes) == 1
+
+
+def test_a_writer_finds_a_damaged_manifest_in_its_way(
+    store_of: StoreOf, objects: MemoryObjects, notes: list[str]
+) -> None:
+    objects.contents["checkpoints/trunk/1/manifest.json"] = b"{"
+    fill(store_of(), 1)
+    assert read_manifest(objects, ROOT, KEYS[0])  # type: ignore[arg-type]
+    assert "damaged" in notes[0]
+
+
+def test_states_that_were_collected_leave_their_metrics(
+    store_of: StoreOf, objects: MemoryObjects
+) -> None:
+    fill(store_of(), 3)
+    for key in KEYS[1:]:
+        for name in stored(objects, key):
+            if not name.endswith("manifest.json"):
+                del objects.contents[name]
+    found = store_of("other node").beginning(KEYS)
+    assert found.history == history(3)
+    objects.requests.clear()
+    loaded = found.load()
+    assert loaded is not None
+    assert loaded[0] == 1
+    assert objects.requests == ["get"] * 3, "no manifest is read of what the listing lacks"
+
+
+def test_of_two_writers_the_first_complete_one_wins_whole(
+    objects: MemoryObjects, tmp_path: Path, notes: list[str]
+) -> None:
+    """The stale one has uploaded its parts when the other one begins and ends."""
+    stale = Spool(tmp_path / "stale", 10**9).write(KEYS[0], history(1), snapshot(1.0).contents())
+    fresh = Spool(tmp_path / "fresh", 10**9).write(KEYS[0], history(1), snapshot(2.0).contents())
+    door = objects.put_new
+
+    def thaws_late(place: Place, content: bytes) -> bool:
+        objects.put_new = door  # type: ignore[method-assign]
+        assert store(objects, ROOT, fresh, notes.append)  # type: ignore[arg-type]
+        return door(place, content)
+
+    objects.put_new = thaws_late  # type: ignore[method-assign]
+    assert not store(objects, ROOT, stale, notes.append)  # type: ignore[arg-type]
+    expected = manifest_of(KEYS[0], history(1), snapshot(2.0).contents())
+    assert read_manifest(objects, ROOT, KEYS[0]) == expected  # type: ignore[arg-type]
+    names = {f"checkpoints/trunk/1/{expected.parts[part].name}" for part in PARTS}
+    assert set(objects.contents) == names | {"checkpoints/trunk/1/manifest.json"}
+
+
+def test_the_same_content_twice_stays(
+    objects: MemoryObjects, tmp_path: Path, notes: list[str]
+) -> None:
+    entry = Spool(tmp_path, 10**9).write(KEYS[0], history(1), snapshot(1.0).contents())
+    assert store(objects, ROOT, entry, notes.append)  # type: ignore[arg-type]
+    assert not store(objects, ROOT, entry, notes.append)  # type: ignore[arg-type]
+    assert len(objects.contents) == 3
+
+
+def test_a_known_epoch_is_looked_for_again(store_of: StoreOf, objects: MemoryObjects) -> None:
+    uploading, other = store_of(), store_of("other node")
+    objects.gate.clear()
+    uploading.save(KEYS[0], history(1), snapshot(1))
+    assert other.beginning(KEYS).history == []
+    threading.Timer(0.7, objects.gate.set).start()
+    assert other.beginning(KEYS, trained_epochs=1).history == history(1)
+
+
+def test_the_bound_drops_what_is_superseded_and_then_makes_training_wait(
+    store_of: StoreOf, objects: MemoryObjects, notes: list[str], tmp_path: Path
+) -> None:
+    large = Snapshot(b"w" * 100_000, {"a": torch.zeros(10)})
+    found = store_of(limit_bytes=450_000)
+    objects.gate.clear()
+    rising = [{"val_mae": float(epoch)} for epoch in range(1, 9)]
+    for epoch in range(1, 8):  # the first is being uploaded, and its best one
+        found.save(f"trunk/{epoch}", rising[:epoch], large)
+    assert Spool(tmp_path / "node", 0).used_bytes() <= 450_000
+    done = threading.Event()
+
+    def another() -> None:
+        for trunk in "bcdef":
+            found.save(f"{trunk}/1", [{"val_mae": 1.0}], large)
+        done.set()
+
+    trainer = threading.Thread(target=another)
+    trainer.start()
+    assert not done.wait(1.0), "five trials' only checkpoints do not fit"
+    assert any("training waits" in note for note in notes)
+    objects.gate.set()
+    trainer.join(20)
+    assert done.is_set()
+    assert found.flush(10)
+    kept = {key.split("/")[-2] for key in stored(objects, "trunk") if "manifest" in key}
+    assert {"1", "7"} <= kept
+    assert "3" not in kept

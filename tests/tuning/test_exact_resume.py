@@ -1,0 +1,142 @@
+"""A trial that is interrupted after every epoch equals an uninterrupted one, bit for bit.
+
+For every architecture, across the unfreezing of the stem, with dropout, batch normalisation, every
+augmentation and a decaying rate; through the spool and the store, as in a worker.
+"""
+
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from headpose.config import TrainConfig
+from headpose.data.manifest import PrepareSettings
+from headpose.data.prepared import PreparedSet, prepare
+from tuning.checkpoints import CheckpointStore
+from tuning.objects import Place
+from tuning.spool import Spool
+from tuning.trial import EpochReport, TrialPlan, train_trial
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "headpose"))
+from faces import write_300w_lp
+from memory_objects import MemoryObjects
+
+ROOT = Place("bucket", "checkpoints")
+EPOCHS, FROZEN = 4, 2
+LIGHT = ("squeezenet1_1", "mobilenet_v2")
+HEAVY = (
+    "squeezenet1_0",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "inception_v4",
+)
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> PreparedSet:
+    root = tmp_path_factory.mktemp("faces")
+    write_300w_lp(root / "source", faces=7, variants=2)
+    prepare("300w-lp", root / "source", root / "set", PrepareSettings(stored_px=40))
+    return PreparedSet.open(root / "set")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def plan_of(backbone: str) -> TrialPlan:
+    config = TrainConfig(
+        backbone=backbone,
+        batch_size=4,
+        image_px=32,
+        learning_rate=1e-3,
+        decay_rate=0.9,
+        unfreeze_epoch=FROZEN,
+        second_learning_rate=5e-4,
+        weight_decay=1e-3,
+        rotate_deg=15.0,
+        blur=0.3,
+        bin_width=6.0,
+    )
+    return TrialPlan(config, EPOCHS, validation_fraction=0.3, split_seed=0)
+
+
+def timeless(report: EpochReport) -> dict[str, float]:
+    return {n: v for n, v in report.metrics.items() if "second" not in n}
+
+
+def trained(
+    plan: TrialPlan, faces: PreparedSet, folder: Path, *, interrupted: bool
+) -> tuple[list[dict[str, float]], dict[str, dict[str, str]], set[str]]:
+    """Metrics of all epochs; of each stored state the sha256 of every tensor, by name; and the
+    names of tensors that differ between the first and the last state."""
+    objects = MemoryObjects()
+    reports: dict[int, EpochReport] = {}
+    while len(reports) < plan.epochs:
+        store = CheckpointStore(objects, ROOT, Spool(folder, 10**11))  # type: ignore[arg-type]
+        trial = train_trial(plan, faces, store, torch.device("cpu"))
+        for report in trial:
+            assert report.restored == (report.epoch in reports)
+            if not report.restored:
+                reports[report.epoch] = report
+                torch.rand(3)  # whoever shares the process may use the global generator
+                if interrupted:
+                    break
+        trial.close()
+        assert store.flush(100)
+        store.close()
+    sums: dict[str, dict[str, str]] = {}
+    for report in reports.values():
+        sums[report.checkpoint_key] = {}
+        for part in ("weights", "optimiser"):
+            prefix = f"checkpoints/{report.checkpoint_key}/{part}-"
+            (content,) = (c for key, c in objects.contents.items() if key.startswith(prefix))
+            for name, value in safetensors.torch.load(content).items():
+                data = hashlib.sha256(value.numpy().tobytes()).hexdigest()
+                sums[report.checkpoint_key][f"{part} {name}"] = f"{tuple(value.shape)} {data}"
+    first, *_, last = sums.values()
+    changed = {name for name in first if first[name] != last[name]}
+    return [timeless(reports[epoch]) for epoch in sorted(reports)], sums, changed
+
+
+def check(backbone: str, faces: PreparedSet, folder: Path) -> None:
+    plan = plan_of(backbone)
+    metrics, sums, changed = trained(plan, faces, folder / "whole", interrupted=False)
+    again = trained(plan, faces, folder / "parts", interrupted=True)
+    assert again[0] == metrics
+    assert list(again[1]) == list(sums)
+    for key, state in sums.items():
+        assert again[1][key] == state, key
+    frozen, *_, last = sums.values()
+    stem = set(last) - set(frozen)
+    assert stem, "Adam has averages of the stem only once it learns"
+    assert len(changed) > len(stem)
+
+
+@pytest.mark.parametrize("backbone", LIGHT)
+def test_interrupted_equals_uninterrupted(
+    backbone: str, faces: PreparedSet, tmp_path: Path
+) -> None:
+    check(backbone, faces, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", HEAVY)
+def test_interrupted_equals_uninterrupted_in_all_others(
+    backbone: str, faces: PreparedSet, tmp_path: Path
+) -> None:
+    if backbone == "inception_v4" and importlib.util.find_spec("timm") is None:
+        pytest.skip("Inception v4 needs timm, an optional extra")
+    check(backbone, faces, tmp_path)

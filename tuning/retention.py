@@ -1,0 +1,182 @@
+"""Which checkpoints must keep their weights or their whole state: a pure function of all searches.
+
+All searches share the checkpoints, so all have their say. Manifests, and with them the metrics of
+every epoch, stay for ever; what is not named here loses its heavy parts at the next collection, and
+would have to be trained again only by a trial that goes on beyond it.
+"""
+
+import functools
+import math
+from collections.abc import Collection, Iterator, Sequence
+from enum import IntEnum
+
+from headpose.config import TrainConfig
+from headpose.schedule import SCHEDULE_FIELDS, schedule_of
+from tuning.exits import ExitReason
+from tuning.legal import field_kind
+from tuning.records import SearchRecord, TrialRecord
+from tuning.space import Choices, Range, Settings, Value
+from tuning.spec import SearchSpec
+from usererror import UserError
+
+DAY_MS = 24 * 3600 * 1000
+MOST_VALUES = 1000
+"""A range of more values than this is taken for a continuous one: hardly anything in it repeats."""
+
+
+class Keep(IntEnum):
+    """What of a checkpoint is needed."""
+
+    WEIGHTS = 1
+    STATE = 2
+    """The weights, and what going on needs beside them."""
+
+
+def needed(
+    searches: Sequence[SearchRecord],
+    *,
+    registered: Collection[str],
+    in_mlflow: Collection[str],
+    loadable: Collection[str],
+    now_ms: int,
+) -> dict[str, Keep]:
+    """What must stay, by checkpoint key.
+
+    Args:
+        searches: all that may share these checkpoints.
+        registered: keys that versions of models name.
+        in_mlflow: names of ended searches whose runs are complete, copies of weights included.
+        loadable: keys whose state is in the store.
+        now_ms: the time; the states of a search that was cut off are kept for some days.
+    """
+    found = dict.fromkeys(registered, Keep.WEIGHTS)
+    for search in searches:
+        for key, what in _of_search(search, search.name in in_mlflow, loadable, now_ms):
+            found[key] = max(what, found.get(key, what))
+    return found
+
+
+def keys_of(search: SearchRecord) -> set[str]:
+    """The checkpoints of all epochs of a search."""
+    return {epoch.checkpoint_key for trial in search.trials for epoch in trial.epochs}
+
+
+def _of_search(
+    search: SearchRecord, in_mlflow: bool, loadable: Collection[str], now_ms: int
+) -> Iterator[tuple[str, Keep]]:
+    for trial in best_trials(search):
+        yield from _whole(trial, loadable)
+    for trial in search.trials:
+        if _may_go_on(search, trial, now_ms):
+            yield from _whole(trial, loadable)
+        if trial.state == "COMPLETE" and not in_mlflow and trial.best_epoch:
+            yield trial.best_epoch.checkpoint_key, Keep.WEIGHTS  # still to be copied to its run
+        if not search.ended:
+            for epoch in branch_points(search.spec, trial.parameters):
+                if epoch <= len(trial.epochs):
+                    yield trial.epochs[epoch - 1].checkpoint_key, Keep.STATE
+
+
+def _whole(trial: TrialRecord, loadable: Collection[str]) -> Iterator[tuple[str, Keep]]:
+    """A trial's best weights and its latest state, and the latest one that has been stored: that
+    of the last epochs may still be on its way."""
+    if trial.best_epoch:
+        yield trial.best_epoch.checkpoint_key, Keep.WEIGHTS
+    for index, epoch in enumerate(reversed(trial.epochs)):
+        if index == 0 or epoch.checkpoint_key in loadable:
+            yield epoch.checkpoint_key, Keep.STATE
+        if epoch.checkpoint_key in loadable:
+            return
+
+
+def best_trials(search: SearchRecord) -> list[TrialRecord]:
+    """The best of a search, as many as it wants to keep; completed ones before others."""
+    scored = [t for t in search.trials if t.value is not None]
+    scored.sort(key=lambda t: (t.state != "COMPLETE", math.inf if t.value is None else t.value))
+    return scored[: search.spec.checkpoints.keep_top]
+
+
+def _may_go_on(search: SearchRecord, trial: TrialRecord, now_ms: int) -> bool:
+    reason = trial.exit_reason
+    if not search.ended:
+        # One that failed may be tried again.
+        return trial.state in ("RUNNING", "WAITING", "FAIL") or reason == ExitReason.PAUSED
+    was_cut_off = any(t.exit_reason == ExitReason.SEARCH_ENDED for t in search.trials)
+    days = (now_ms - (search.ended_ms or now_ms)) / DAY_MS
+    unfinished = reason in (ExitReason.SEARCH_ENDED, ExitReason.PAUSED)
+    return was_cut_off and unfinished and days <= search.spec.checkpoints.keep_unfinished_days
+
+
+def branch_points(spec: SearchSpec, parameters: Settings) -> frozenset[int]:
+    """Epochs after which another legal configuration of the space would go its own way.
+
+    Only what acts through the schedule can branch, and only where all else can be proposed once
+    more: not beside a continuous setting, which never repeats.
+    """
+    own = _schedule_settings(spec, parameters)
+    others: set[tuple[Value, ...]] = set()
+    for name in SCHEDULE_FIELDS:
+        rest = [n for n in parameters if n != name]
+        if name in parameters and all(_repeats(spec, n) for n in rest):
+            for value in _values(spec, name):
+                others.add(_schedule_settings(spec, {**parameters, name: value}))
+    for named in spec.try_first:
+        other = {**parameters, **named}
+        if all(other.get(n) == v for n, v in parameters.items() if n not in SCHEDULE_FIELDS):
+            others.add(_schedule_settings(spec, other))
+    return _depths(own, frozenset(others), spec.budget.epochs)
+
+
+@functools.cache
+def _depths(
+    own: tuple[Value, ...], others: frozenset[tuple[Value, ...]], epochs: int
+) -> frozenset[int]:
+    """After how many common epochs each of the other schedules leaves this one."""
+    found = {_common(own, other, epochs) for other in others}
+    return frozenset(found - {0, epochs})
+
+
+def _common(one: tuple[Value, ...], other: tuple[Value, ...], epochs: int) -> int:
+    try:
+        a, b = (
+            TrainConfig(**dict(zip(SCHEDULE_FIELDS, values, strict=True)))  # type: ignore[arg-type]
+            for values in (one, other)
+        )
+    except UserError:
+        return 0  # no legal configuration
+    common = 0
+    while common < epochs and schedule_of(a, common + 1) == schedule_of(b, common + 1):
+        common += 1
+    return common
+
+
+def _schedule_settings(spec: SearchSpec, parameters: Settings) -> tuple[Value, ...]:
+    settings = {**spec.fixed, **parameters}
+    return tuple(settings.get(name, getattr(TrainConfig, name)) for name in SCHEDULE_FIELDS)
+
+
+def _repeats(spec: SearchSpec, name: str) -> bool:
+    """Whether a proposal may have a parameter's very value again."""
+    parameter = spec.parameters.get(name)
+    return parameter is None or isinstance(parameter, Choices) or _count(name, parameter) > 0
+
+
+def _values(spec: SearchSpec, name: str) -> tuple[Value, ...]:
+    """The legal values of a parameter; the edges stand for all of a continuous one."""
+    parameter = spec.parameters.get(name)
+    if parameter is None:
+        return ()
+    if isinstance(parameter, Choices):
+        return parameter.choices
+    count, step = _count(name, parameter), parameter.step or 1.0
+    values = [parameter.low + step * i for i in range(count)] or [parameter.low, parameter.high]
+    return tuple(int(v) if field_kind(name) is int else v for v in values)
+
+
+def _count(name: str, parameter: Range) -> int:
+    """How many values a range has; 0 where it is continuous."""
+    step = parameter.step or (1.0 if field_kind(name) is int else None)
+    if step is None:
+        return 0
+    count = math.floor((parameter.high - parameter.low) / step + 1e-9) + 1  # rounding of the step
+    return count if count <= MOST_VALUES else 0
