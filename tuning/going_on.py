@@ -1,8 +1,9 @@
 """What is left of a search that rests: pure functions of what the study knows.
 
 A search goes on with trials that ended for no reason of their own (it was stopped, its budget
-ended) and with the best of those that are complete but for a shorter horizon than it has now. Trials outside
-the present bounds stay as history: rules and samplers see them no more, and they do not go on.
+ended) and with the best of those that are complete but for a shorter horizon than it has now.
+Trials outside the present bounds stay as history: rules and samplers see them no more, and they do
+not go on.
 """
 
 import math

@@ -101,7 +101,7 @@ def extend(
     trials: Annotated[int | None, typer.Option(help="Trials in all.")] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(help="Epochs of a whole trial; the best complete ones go on up to it."),
+        typer.Option(help="Epochs of a whole trial; the best complete ones go on."),
     ] = None,
     space: Annotated[
         Path | None,
