@@ -77,6 +77,7 @@ class TwinSearch:
             "sampler": {"name": "grid"},
             "stopping": {"rule": "none"},
             "budget": {"trials": count, "epochs": self.epochs},
+            "checkpoints": {"keep_top": count},  # all are evaluated
             "resources": {
                 "cpus_per_trial": 1,
                 "parallel_trials": 1 if self.one_at_a_time else 2,

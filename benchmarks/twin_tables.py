@@ -126,11 +126,13 @@ def _gain_by_angle(answers: Sequence[Answer], test: Poses) -> str:
         size = np.abs(test[:, column])
         for above, limit in itertools.pairwise(LIMITS_DEG):
             inside = (size >= above) & (size <= limit)
+            if not inside.any():
+                continue
             cells = [_mean_of(answers, kind, lambda e: e[inside, column], test) for kind in kinds]  # noqa: B023
             count = int(inside.sum())
             shown = [f"{value:.2f}" for value in cells]
             gains = [f"{cells[0] - value:+.2f}" for value in cells[1:]]
-            rows.append((f"|{angle}| {above:.0f}–{limit:.0f}°", count, *shown, *gains))
+            rows.append((f"{angle} ±{above:.0f}–{limit:.0f}°", count, *shown, *gains))
     head = ("range", "images", *kinds, *(f"gain, {kind}" for kind in kinds[1:]))
     return table(head, rows)
 

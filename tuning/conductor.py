@@ -5,7 +5,7 @@ trials is behind ``tuning.events``: Ray Tune, or the simulator with its virtual 
 kept here for speed (rule, ledger) is rebuilt from the study at the start.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from tuning.attempts import GOES_ON_AFTER, is_over
@@ -14,6 +14,7 @@ from tuning.events import Idle, Work
 from tuning.exits import FATES, ExitReason
 from tuning.going_on import unfinished, within
 from tuning.ledger import Ledger
+from tuning.placing import Placing
 from tuning.records import EpochRecord, SearchRecord
 from tuning.rules import is_diverged, rebuilt
 from tuning.rules.base import Verdict
@@ -54,6 +55,7 @@ class Conductor:
         progress: Progress,
         storing: Storing | AtOnce,
         clock: Callable[[], int] = now_ms,
+        nodes: Callable[[], Collection[str]] = tuple,
     ) -> None:
         self._storing = storing
         self._study = study
@@ -66,6 +68,7 @@ class Conductor:
         for number, _ in self._waiting:
             self._running.left_behind(number)
         record = study.record()
+        self._placing = Placing(study, nodes, progress.line)
         self._rule = rebuilt(self._spec.stopping, self._spec.budget.epochs, within(record))
         self._unfinished = [t.number for t in unfinished(record)]
         self._ledger = Ledger.of(record)
@@ -86,6 +89,11 @@ class Conductor:
         if left:
             return f"interrupted with {left} trials running"
         return self._no_more or "all trials done"
+
+    @property
+    def hopeless(self) -> str | None:
+        """Why no node of the cluster is left that trains anything, in words."""
+        return self._placing.hopeless
 
     def next_trial(self) -> Work | Idle:
         """First what lost its worker or its driver or was interrupted by the search's end, then
@@ -108,6 +116,7 @@ class Conductor:
         """Keeps the epoch, then lets divergence, the plan and the early-stopping rule speak."""
         if not self._running.has(number, attempt):
             return False  # a worker that was given up still speaks
+        self._running.heard(number, record)
         value = record.metrics["val_mae"]
         if self._study.record_epoch(number, record):
             self._ledger.epoch(number, value, restored=record.restored)
@@ -132,9 +141,14 @@ class Conductor:
     def on_end(self, number: int, attempt: int, cause: ExitReason, detail: str | None) -> None:
         if not self._running.has(number, attempt):
             return
-        if cause in GOES_ON_AFTER:
-            attempts = self._running.end(number, cause, detail)
-        if cause not in GOES_ON_AFTER or is_over(cause, attempts, self._spec.resources):
+        if cause not in GOES_ON_AFTER:
+            self._finish(number, cause, detail)
+            return
+        attempts = self._running.end(number, cause, detail)
+        if hopeless := self._placing.judge():
+            self.ask_to_end(hopeless)
+        no_node_is_left = self._placing.avoid(attempts) is None
+        if no_node_is_left or is_over(cause, attempts, self._spec.resources):
             self._finish(number, cause, detail)
             return
         why = detail or FATES[cause].meaning
@@ -151,6 +165,13 @@ class Conductor:
         if reason == ExitReason.PAUSED:
             self._rule.pause(number, last_epoch)
         self._progress.ended(self._study.record, number, reason, detail)
+
+    def hung(self) -> list[tuple[int, int]]:
+        """Trials and attempts whose workers must be killed now; the trials go on elsewhere."""
+        found = self._running.silent()
+        for number, attempt, words in found:
+            self.on_end(number, attempt, ExitReason.STALLED, words)
+        return [(number, attempt) for number, attempt, _ in found]
 
     def ask_to_end(self, why: str, at_once: bool = False) -> None:
         """``at_once``: whoever asks may kill this process in seconds, so nothing is waited for."""
@@ -255,7 +276,8 @@ class Conductor:
 
     def _handed_out(self, number: int, settings: Settings) -> Work:
         attempt = self._running.begin(number)
-        return Work(number, settings, attempt, self._study.last_epoch(number))
+        avoid = self._placing.avoid(self._study.attempts(number)) or ()
+        return Work(number, settings, attempt, self._study.last_epoch(number), avoid)
 
     def _last(self) -> Work | Idle:
         """When nothing new is proposed: waits for what runs, then lets the leaders finish."""

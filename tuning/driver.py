@@ -77,7 +77,8 @@ def _run(study: Study, storage: Storage, settings: Settings, projection: Project
     gpus, parallel = _placement(study.spec, ray_tune.gpus_of_cluster(), progress)
     for text in study.earlier():
         progress.line(f"warm start: {text}")
-    driver = Conductor(study, progress, Storing(_looks_into_the_store(settings)))
+    storing = Storing(_looks_into_the_store(settings))
+    driver = Conductor(study, progress, storing, nodes=ray_tune.living_nodes)
     collecting = _collecting(study.name, settings)
 
     def ask(why: str) -> None:
@@ -103,6 +104,9 @@ def _run(study: Study, storage: Storage, settings: Settings, projection: Project
         if signals.received is not None:
             raise EndedBySignal(signals.received)
         collecting.finish()
+    if driver.hopeless:
+        remedy = f"see `hopetune show {study.name}`; mend the nodes, then resume the search"
+        raise UserError(study.name, "the search ended early", got=driver.hopeless, remedy=remedy)
 
 
 def _collecting(name: str, settings: Settings) -> Collecting:

@@ -52,5 +52,9 @@ class SearchEvents(Protocol):
         out again by ``next_trial``.
         """
 
+    def hung(self) -> list[tuple[int, int]]:
+        """Trials and attempts that are given up, as their workers say nothing any more; whoever
+        runs these workers kills them."""
+
     def must_end(self) -> bool:
         """Whether running trials must stop now, too."""

@@ -37,6 +37,8 @@ CHECKPOINT_TAG = "checkpoint"
 """Of a model version: the key of the checkpoint that it was made from."""
 PARENT_TAG = "mlflow.parentRunId"
 
+REQUEST_TIMEOUT_S = 20  # untuned
+
 # Limits of one request to the tracking server.
 METRICS_A_BATCH, PARAMS_A_BATCH, TAGS_A_BATCH = 1000, 100, 100
 
@@ -50,6 +52,8 @@ def connect(settings: Settings) -> MlflowClient:
     uri = settings.require("mlflow_uri")
     # MLflow takes these from the environment only. One retry: ours come with back-off.
     mlflow_environment.MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(1)
+    # Its own 120 s are for large uploads; a driver's last words must not hang that long.
+    mlflow_environment.MLFLOW_HTTP_REQUEST_TIMEOUT.set(REQUEST_TIMEOUT_S)
     mlflow_environment.MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.set(True)
     mlflow_environment.MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -92,16 +96,43 @@ class MlflowRuns:
         Raises:
             UserError: the server cannot be reached; what was written stays written.
         """
-        with reachable(self._uri):
-            if not self._runs:
-                self._runs = self._existing(search)
-            parent, *children = states
-            if None not in self._runs:
-                self._runs[None] = self._create(parent)
-            for state in (*children, parent):
-                if self._done.get(state.trial) != state:
-                    self._bring_run(state)
+        try:
+            with reachable(self._uri):
+                uncopied = self._bring_all(search, states)
+        except UserError:
+            # Whatever happened there, the next try looks at what it finds.
+            self._runs, self._done = {}, {}
+            raise
+        if uncopied:
+            raise uncopied
+
+    def _bring_all(self, search: str, states: list[RunState]) -> UserError | None:
+        """Returns why a checkpoint is not among its run's artifacts; no other run waits for it."""
+        uncopied: UserError | None = None
+        if not self._runs:
+            self._runs = self._existing(search)
+            self._reap({state.trial for state in states})
+        parent, *children = states
+        if None not in self._runs:
+            self._runs[None] = self._create(parent)
+        for state in (*children, parent):
+            if self._done.get(state.trial) != state:
+                self._bring_run(state)
+                try:
+                    self._copy_checkpoint(state)
+                except UserError as error:
+                    uncopied = error
+                else:
                     self._done[state.trial] = state
+        return uncopied
+
+    def _reap(self, known: set[int | None]) -> None:
+        """Ends runs of trials that the study does not know."""
+        for trial, run in list(self._runs.items()):
+            if trial not in known and run.info.status in UNENDED:
+                log.warning("run %s of no trial is ended", run.info.run_id)
+                self._client.set_terminated(run.info.run_id, "KILLED")
+                self._runs[trial] = self._client.get_run(run.info.run_id)
 
     def run_id(self, search: str, trial: int | None) -> str | None:
         """The run of a trial, or of the search itself; none where there is none yet."""
@@ -136,7 +167,9 @@ class MlflowRuns:
             return str(found.experiment_id)
 
     def _existing(self, search: str) -> dict[int | None, Run]:
-        runs: dict[int | None, Run] = {}
+        """The run of every trial. Where two writers were at work at once, a trial may have two: the
+        elder stays, in whichever order they are found."""
+        found: dict[int | None, list[Run]] = {}
         token: str | None = None
         while True:
             page = self._client.search_runs(
@@ -145,10 +178,16 @@ class MlflowRuns:
             for run in page:
                 trial = run.data.tags.get(TRIAL_TAG)
                 if KIND_TAG not in run.data.tags:
-                    runs[int(trial) if trial is not None else None] = run
+                    found.setdefault(int(trial) if trial is not None else None, []).append(run)
             token = page.token
             if not token:
-                return runs
+                break
+        runs = {trial: sorted(twins, key=_age) for trial, twins in found.items()}
+        for trial, (_, *younger) in runs.items():
+            for run in younger:
+                log.warning("trial %s has another run, %s: deleted", trial, run.info.run_id)
+                self._client.delete_run(run.info.run_id)
+        return {trial: elder for trial, (elder, *_) in runs.items()}
 
     def _bring_run(self, state: RunState) -> None:
         run = self._runs.get(state.trial) or self._create(state)
@@ -158,30 +197,34 @@ class MlflowRuns:
         old = set(known.points) if known else set()
         metrics = [Metric(p.name, p.value, p.at_ms, p.step) for p in state.points if p not in old]
         params = [Param(name, value) for name, value in state.params.items()] if not known else []
-        tags = [RunTag(name, value) for name, value in state.tags.items()]
+        tags = [RunTag(name, value) for name, value in self._tags(state).items()]
         for batch in _batches(metrics, METRICS_A_BATCH):
             self._client.log_batch(run_id, metrics=batch)
         for batch in _batches(params, PARAMS_A_BATCH):
             self._client.log_batch(run_id, params=batch)
         for batch in _batches(tags, TAGS_A_BATCH):
             self._client.log_batch(run_id, tags=batch)
-        if state.checkpoint_key:
-            self._copy_checkpoint(state.checkpoint_key, run)
         if state.status not in UNENDED:
             self._client.set_terminated(run_id, state.status, state.ended_ms)
         elif (known.status if known else run.info.status) != state.status:
             self._client.update_run(run_id, state.status)  # paused, or going on
 
     def _create(self, state: RunState) -> Run:
-        tags = dict(state.tags)
-        if state.trial is not None:
-            tags[PARENT_TAG] = self._runs[None].info.run_id
+        tags = self._tags(state)
         return self._client.create_run(
             self._experiment_id(), state.started_ms, tags, run_name=state.name
         )
 
-    def _copy_checkpoint(self, key: str, run: Run) -> None:
+    def _tags(self, state: RunState) -> dict[str, str]:
+        if state.trial is None:
+            return state.tags
+        return {**state.tags, PARENT_TAG: self._runs[None].info.run_id}
+
+    def _copy_checkpoint(self, state: RunState) -> None:
         """The best weights among the run's artifacts, copied within S3."""
+        if state.checkpoint_key is None:
+            return
+        key, run = state.checkpoint_key, self._runs[state.trial]
         folder = artifact_place(run.info.artifact_uri, self._artifacts)
         target = folder / f"{ARTIFACT_FOLDER}/{WEIGHTS}"
         if self._objects.exists(target):
@@ -191,6 +234,10 @@ class MlflowRuns:
         except (AbsentObjectError, DamagedCheckpointError) as error:
             # Collected: the same was trained for an earlier search, whose run has the weights.
             log.warning("run %s gets no weights: %s", run.info.run_id, error)
+
+
+def _age(run: Run) -> tuple[int, str]:
+    return run.info.start_time, run.info.run_id
 
 
 def artifact_place(artifact_uri: str, artifact_root: str | None) -> Place:

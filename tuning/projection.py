@@ -5,6 +5,7 @@ wrong there is tried again; training and scheduling never wait for it. As every 
 included, comes from the study, writing it twice changes nothing.
 """
 
+import dataclasses
 import logging
 import threading
 from dataclasses import dataclass, field
@@ -20,7 +21,10 @@ from usererror import UserError
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 2.0  # untuned
-LAST_ATTEMPTS = 5
+GOODBYE_S = 60.0
+"""For how long a driver waits at its end while MLflow takes what it is given; untuned."""
+GOODBYE_AWAY_S = 5.0
+"""The same where MLflow was away when it was last tried; `hopetune sync` catches up. Untuned."""
 
 LONGEST_TAG = 5000  # characters, MLflow's limit
 
@@ -29,9 +33,6 @@ TRIAL_TAG = "hopetune.trial"
 ENDED_TAG = "hopetune.ended"
 """Of a search's run only: why it ended."""
 
-
-TAG_LENGTH = 5000
-"""Characters that MLflow lets a tag have (8000 in 3.17; older servers 5000)."""
 
 UNENDED = ("RUNNING", "SCHEDULED")
 """Run states in which more may come; a paused trial is scheduled."""
@@ -71,10 +72,22 @@ class Runs(Protocol):
         """Makes the runs of a search look like ``states``; raises ConnectionError to be retried."""
 
 
-def run_states(search: SearchRecord) -> list[RunState]:
-    """The runs of a search, the parent first. A pure function of the study."""
+def run_states(search: SearchRecord, *, driven: bool = True) -> list[RunState]:
+    """The runs of a search, the parent first. A pure function of the study.
+
+    Without a driver (``driven`` is false) nothing runs, whatever a dead driver left in the study:
+    such runs show as killed until a driver takes the search up again.
+    """
     trials = [t for t in search.trials if t.started_ms is not None]
-    return [_parent(search), *(_child(search, trial) for trial in trials)]
+    states = [_parent(search), *(_child(search, trial) for trial in trials)]
+    return states if driven else [_killed(state) for state in states]
+
+
+def _killed(state: RunState) -> RunState:
+    if state.status not in UNENDED:
+        return state
+    last_ms = max((point.at_ms for point in state.points), default=state.started_ms)
+    return dataclasses.replace(state, status="KILLED", ended_ms=last_ms)
 
 
 def _search_tags(search: SearchRecord) -> dict[str, str]:
@@ -92,6 +105,9 @@ def _parent(search: SearchRecord) -> RunState:
         tags["hopetune.best_trial"] = str(best.number)
     if len(spec.objectives) > 1:
         tags["hopetune.pareto_front"] = pareto.describe(search)[:LONGEST_TAG] or "-"
+    if search.avoided_nodes:
+        words = (f"{node}: {why}" for node, why in search.avoided_nodes.items())
+        tags["hopetune.avoided_nodes"] = "; ".join(words)[:LONGEST_TAG]
     if search.ended:
         tags[ENDED_TAG] = search.ended
     first = search.earlier[0][1] if search.earlier else spec
@@ -124,7 +140,7 @@ def _child(search: SearchRecord, trial: TrialRecord) -> RunState:
     if trial.attempts:
         tags["hopetune.attempts"] = str(trial.attempts[-1].number)
         if lost := [a for a in trial.attempts if a.cause]:
-            tags["hopetune.lost_attempts"] = "; ".join(a.in_words for a in lost)[:TAG_LENGTH]
+            tags["hopetune.lost_attempts"] = "; ".join(a.in_words for a in lost)[:LONGEST_TAG]
     reason = trial.exit_reason
     if reason == ExitReason.PAUSED and search.ended:
         reason = ExitReason.STOPPED_EARLY  # nobody will take it up any more
@@ -173,30 +189,35 @@ class Projection:
         self._study = study
         self._runs = runs
         self._finishing = threading.Event()
+        self._behind = False
+        """Whether MLflow did not take what it was given last."""
         self._thread = threading.Thread(target=self._loop, daemon=True, name="projection")
 
     def start(self) -> None:
         self._thread.start()
 
     def finish(self) -> None:
-        """Brings everything up to date once more; says so where MLflow cannot be reached."""
+        """Brings everything up to date once more; says so where MLflow cannot be reached.
+
+        Waits for MLflow where it answers, and hardly where it does not or hangs.
+        """
         self._finishing.set()
-        self._thread.join()
-        for attempt in range(LAST_ATTEMPTS):
-            if self._bring():
-                return
-            threading.Event().wait(2**attempt)
-        log.error("MLflow is behind; run `hopetune sync %s` when it is back", self._study.name)
+        self._thread.join(GOODBYE_AWAY_S if self._behind else GOODBYE_S)
+        if self._behind or self._thread.is_alive():
+            log.error("MLflow is behind; run `hopetune sync %s` when it is back", self._study.name)
 
     def _loop(self) -> None:
-        pause = INTERVAL_S
+        pause = 0.0
         while not self._finishing.wait(pause):
-            pause = INTERVAL_S if self._bring() else min(60.0, 2 * pause)
+            self._bring()
+            pause = INTERVAL_S if not self._behind else min(60.0, max(INTERVAL_S, 2 * pause))
+        self._bring()
 
-    def _bring(self) -> bool:
+    def _bring(self) -> None:
         try:
             self._runs.bring(self._study.name, run_states(self._study.record()))
         except (ConnectionError, UserError) as error:
             log.warning("MLflow is not up to date: %s", error)
-            return False
-        return True
+            self._behind = True
+        else:
+            self._behind = False

@@ -8,11 +8,12 @@ belongs to the study; nothing is read back from Ray Tune's own snapshots, and it
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Any
 
 import ray
-from ray import tune
+from ray import cloudpickle, tune
 from ray.air.execution._internal import RayActorManager
 from ray.exceptions import RayActorError, RayTaskError
 from ray.tune.execution import tune_controller
@@ -40,6 +41,9 @@ from tuning.spec import SearchSpec
 from tuning.study import now_ms
 
 log = logging.getLogger(__name__)
+
+
+_AVOID = "avoid"
 
 
 class _Unsaved:
@@ -70,6 +74,7 @@ class StudySearcher(_Unsaved, Searcher):  # type: ignore[misc]
             PARAMETERS: work.parameters,
             TRAINED: work.trained_epochs,
             SPEC: self._spec,
+            _AVOID: _ids_of_nodes(work.avoid),
         }
 
     def on_trial_complete(
@@ -126,6 +131,12 @@ class StudyScheduler(_Unsaved, FIFOScheduler):  # type: ignore[misc]
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Called at every turn of Ray Tune's loop, about ten times a second."""
         self._starts.tell()
+        given_up = set(self._events.hung())
+        if given_up:
+            for trial in tune_controller.get_trials():
+                actor = trial.temporary_state.ray_actor
+                if actor is not None and _attempt(trial) in given_up:
+                    ray.kill(actor)  # of which Ray Tune hears as of any other death
         return super().choose_trial_to_run(tune_controller)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
@@ -142,12 +153,21 @@ class StudyScheduler(_Unsaved, FIFOScheduler):  # type: ignore[misc]
     def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:  # noqa: ARG002
         """Called once for every failure, as Ray Tune retries nothing."""
         self._starts.tell()
-        cause, detail = failure(trial.get_pickled_error())
+        cause, detail = failure(_error(trial))
         self._events.on_end(*_attempt(trial), cause, detail)
 
 
 def _attempt(trial: Trial) -> tuple[int, int]:
     return trial.config[NUMBER], trial.config[ATTEMPT]
+
+
+def _error(trial: Trial) -> Exception | None:
+    # Ray Tune's own reader looks where the file comes to lie later.
+    path = trial.pickled_error_file
+    if path is None or not Path(path).is_file():
+        return None
+    error: Exception = cloudpickle.loads(Path(path).read_bytes())
+    return error
 
 
 def _epoch_record(result: dict[str, Any]) -> EpochRecord:
@@ -179,6 +199,7 @@ def failure(error: Exception | None) -> tuple[ExitReason, str]:
             return reason, words
     if isinstance(error, RayActorError) and error.actor_init_failed:
         return ExitReason.CRASHED, _last_line(error)
+    log.error("a worker is lost: %s", error)
     return ExitReason.CRASHED, "its worker process died"
 
 
@@ -221,6 +242,33 @@ class _MustEnd(_Unsaved, tune.Stopper):  # type: ignore[misc]
         return self._asked()
 
 
+def living_nodes() -> list[str]:
+    """Addresses of the nodes that could train something."""
+    return [
+        n["NodeManagerAddress"] for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU")
+    ]
+
+
+def _ids_of_nodes(addresses: Collection[str]) -> list[str]:
+    found = ray.nodes() if addresses else []
+    return sorted(n["NodeID"] for n in found if n["NodeManagerAddress"] in addresses)
+
+
+def _resources(wanted: dict[str, float]) -> Callable[[dict[str, Any]], tune.PlacementGroupFactory]:
+    """What a trial asks for: so much, and not on a node that must not have it."""
+
+    def of(config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        if not config.get(_AVOID):
+            return tune.PlacementGroupFactory([wanted])
+        elsewhere = {NODE_ID_LABEL: f"!in({','.join(config[_AVOID])})"}
+        return tune.PlacementGroupFactory([wanted], bundle_label_selector=[elsewhere])
+
+    return of
+
+
+NODE_ID_LABEL = "ray.io/node-id"
+
+
 def gpus_of_cluster() -> float:
     """GPUs that the connected cluster offers, logical ones included."""
     return float(ray.cluster_resources().get("GPU", 0))
@@ -240,7 +288,7 @@ def run_trials(events: SearchEvents, spec: SearchSpec, gpus: float, parallel: in
     # failed trials: the study has the results.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     tune_controller.RayActorManager = _Actors
-    resources = {"cpu": spec.resources.cpus_per_trial, "gpu": gpus}
+    resources = _resources({"CPU": spec.resources.cpus_per_trial, "GPU": gpus})
     starts = _Starts(events)
     # Ray Tune wants a folder for its own files; nothing in it is ever read again.
     with tempfile.TemporaryDirectory(prefix="hopetune-tune-") as scratch:

@@ -5,17 +5,18 @@ takes the next trial. Whatever else goes wrong is raised as :class:`AttemptFaile
 Ray Tune gives up the process; what becomes of the trial is decided by the conductor.
 """
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
-import torch
 from ray import tune
 
+from tuning.causes import OF_THE_CONFIGURATION, cause_of
 from tuning.exits import ExitReason
+from tuning.preemption import GRACE_S, Notice, PreemptedError
 from tuning.spec import SearchSpec
 from tuning.trial import EpochReport
 from tuning.worker import Worker
-from usererror import UserError
 
 NUMBER = "trial_number"
 ATTEMPT = "attempt"
@@ -41,6 +42,7 @@ class HeadposeTrainable(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any]) -> None:
         self._worker: Worker | None = None
+        self._notice = Notice()  # in place of Ray's handler, which comes back for the second one
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -51,13 +53,15 @@ class HeadposeTrainable(tune.Trainable):  # type: ignore[misc]
 
     def step(self) -> dict[str, Any]:
         try:
-            report = next(self._going())
-        except torch.OutOfMemoryError as error:
-            return _ended(ExitReason.OUT_OF_MEMORY, str(error))
-        except UserError as error:
-            return _ended(ExitReason.INVALID_CONFIG, str(error))
-        except Exception as error:
-            raise AttemptFailedError(ExitReason.CRASHED, _brief(error)) from error
+            with self._notice.interrupts():
+                report = next(self._going())
+        except (Exception, PreemptedError) as error:
+            cause, detail = cause_of(error)
+            if cause in OF_THE_CONFIGURATION:
+                return {ENDED: cause.value, DETAIL: detail}
+            if cause == ExitReason.PREEMPTED:
+                self._bring_to_safety()
+            raise AttemptFailedError(cause, detail) from error
         notes = self._worker.take_notes() if self._worker else []
         return {REPORT: vars(report), **({NOTES: "\n".join(notes)} if notes else {})}
 
@@ -72,11 +76,8 @@ class HeadposeTrainable(tune.Trainable):  # type: ignore[misc]
             self._reports = self._worker.start(spec, self._next[PARAMETERS], self._next[TRAINED])
         return self._reports
 
-
-def _ended(reason: ExitReason, detail: str) -> dict[str, Any]:
-    return {ENDED: reason.value, DETAIL: detail}
-
-
-def _brief(error: Exception) -> str:
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0]}" if text else type(error).__name__
+    def _bring_to_safety(self) -> None:
+        """Stores the checkpoints that are on their way, as far as the time allows."""
+        uploads = threading.Thread(target=self.cleanup, daemon=True)
+        uploads.start()
+        uploads.join(GRACE_S)

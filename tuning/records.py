@@ -1,8 +1,8 @@
 """What the study knows of a search, as plain values: for rules, reports, MLflow and the screen."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 from tuning.exits import ExitReason
@@ -115,6 +115,8 @@ class SearchRecord:
     earlier: tuple[tuple[int, SearchSpec], ...] = ()
     """Its search files before it was extended, the first one first, and until when (ms) each was
     in force."""
+    avoided_nodes: Mapping[str, str] = field(default_factory=dict)
+    """Addresses of nodes that get no trials any more, each with the reason in words."""
 
     def trial(self, number: int) -> TrialRecord | None:
         """The trial of that number; numbers may have gaps, see :class:`TrialRecord`."""

@@ -1,11 +1,12 @@
 """The attempts that go on now: which worker has which trial. Written into the study as they come
 and go, so that their number, their nodes and their ends outlive the driver."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tuning.exits import ExitReason
-from tuning.records import Attempt
+from tuning.records import Attempt, EpochRecord
+from tuning.stalls import Pace, limit_s, longest
 from tuning.study import Study
 
 
@@ -18,6 +19,12 @@ class Running:
         self._now: dict[int, Attempt] = {}
         self._last: dict[int, int] = {}
         """Numbers of the latest attempts; the study may not know of one that no worker had."""
+        self._heard_ms: dict[int, int] = {}
+        """When each attempt that a worker has was last heard of."""
+        self._has_reported: set[int] = set()
+        trials = study.record().trials
+        self._own_s = {t.number: longest(_trained_s(t.epochs)) for t in trials}
+        self._longest_s = longest(s for s in self._own_s.values() if s is not None)
 
     def begin(self, trial: int) -> int:
         """A trial is handed out; returns the number of the attempt."""
@@ -32,6 +39,28 @@ class Running:
         if self.has(trial, number):
             self._now[trial] = replace(self._now[trial], node=node, pid=pid)
             self._study.record_attempt(trial, self._now[trial])
+            self._heard_ms[trial] = self._clock()
+
+    def heard(self, trial: int, record: EpochRecord) -> None:
+        """A report came from the attempt at a trial."""
+        self._heard_ms[trial] = self._clock()
+        self._has_reported.add(trial)
+        if found := _trained_s((record,)):
+            self._own_s[trial] = max(found[0], self._own_s.get(trial) or 0.0)
+            self._longest_s = max(found[0], self._longest_s or 0.0)
+
+    def silent(self) -> list[tuple[int, int, str]]:
+        """Trials, attempts and words for those whose workers count as hung."""
+        found = []
+        for trial, heard_ms in self._heard_ms.items():
+            silence_s = (self._clock() - heard_ms) / 1000
+            begins = trial not in self._has_reported
+            pace = Pace(self._own_s.get(trial), self._longest_s)
+            if silence_s > limit_s(pace, begins, self._study.spec.resources):
+                attempt = self._now[trial]
+                words = f"silent for {silence_s:.0f} s on {attempt.node}"
+                found.append((trial, attempt.number, words))
+        return found
 
     def has(self, trial: int, number: int) -> bool:
         """Whether this attempt is the one that goes on."""
@@ -40,13 +69,17 @@ class Running:
 
     def end(self, trial: int, cause: ExitReason, detail: str | None) -> tuple[Attempt, ...]:
         """The attempt ended before its trial did; returns all attempts at the trial."""
-        ended = replace(self._now.pop(trial), ended_ms=self._clock(), cause=cause, detail=detail)
+        attempt = self._now[trial]
+        ended = replace(attempt, ended_ms=self._clock(), cause=cause, detail=detail)
+        self.leave(trial)
         self._study.record_attempt(trial, ended)
         return self._study.attempts(trial)
 
     def leave(self, trial: int) -> None:
         """The trial is over or rests, and with it the attempt."""
         self._now.pop(trial, None)
+        self._heard_ms.pop(trial, None)
+        self._has_reported.discard(trial)
 
     def left_behind(self, trial: int) -> None:
         """Notes that a dead driver's attempt at an adopted trial, if there was one, is over."""
@@ -59,3 +92,9 @@ class Running:
                 detail="its driver ended",
             )
             self._study.record_attempt(trial, ended)
+
+
+def _trained_s(epochs: Sequence[EpochRecord]) -> list[float]:
+    """Seconds that epochs took, those left out that were not trained but found."""
+    trained = (e.metrics for e in epochs if not e.restored)
+    return [metrics["epoch_seconds"] for metrics in trained if "epoch_seconds" in metrics]

@@ -323,6 +323,10 @@ class Study:
         self._study._storage.set_trial_user_attr(entry.id, name, dataclasses.asdict(attempt))
         entry.attempts[attempt.number] = attempt
 
+    def record_avoided_nodes(self, avoided: dict[str, str]) -> None:
+        """Keeps which nodes get no trials any more, each with the reason in words."""
+        self._study.set_user_attr("avoided_nodes", avoided)
+
     def attempts(self, number: int) -> tuple[Attempt, ...]:
         """The attempts that were kept of an open trial, in their order."""
         kept = self._open[number].attempts
@@ -418,6 +422,7 @@ class Study:
             stop_wanted=bool(attributes.get("stop_wanted", False)),
             trials=trial_records(trials),
             earlier=self.files_before,
+            avoided_nodes=attributes.get("avoided_nodes", {}),
         )
 
     def _begin(

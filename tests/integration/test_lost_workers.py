@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cluster.settings import Settings
@@ -83,3 +84,33 @@ def test_a_killed_worker_costs_an_attempt_and_no_epoch(
     assert causes(record.trials[0]) == [ExitReason.CRASHED, None]
     assert "trial   0 goes on elsewhere: its worker process died (attempt 2)" in printed
     assert causes(record.trials[1]) == [None]
+
+
+def test_a_worker_that_is_told_to_leave_costs_no_retry_and_no_epoch(
+    servers: Settings, storage: Storage, search_file: SearchFile
+) -> None:
+    path = search_file(**LONG, resources="{parallel_trials: 2, retries: 0}")
+    with running(servers, path, "small-preempted") as driver:
+        os.kill(at_work(storage, "small-preempted", 1).pid or 0, signal.SIGTERM)
+        printed = ended(driver)
+    record = storage.open("small-preempted").record()
+    check_whole(record)
+    assert causes(record.trials[1]) == [ExitReason.PREEMPTED, None]
+    assert "trial   1 goes on elsewhere: its worker was told to leave (attempt 2)" in printed
+    assert record.trials[1].attempts[0].pid != record.trials[1].attempts[1].pid
+
+
+def test_a_frozen_worker_is_killed_and_its_trial_goes_on(
+    servers: Settings, storage: Storage, search_file: SearchFile
+) -> None:
+    resources = "{parallel_trials: 2, retries: 0, stall_minutes: 0.5, start_minutes: 2}"
+    with running(servers, search_file(**LONG, resources=resources), "small-frozen") as driver:
+        frozen = at_work(storage, "small-frozen", 0)
+        os.kill(frozen.pid or 0, signal.SIGSTOP)
+        ended(driver)
+    record = storage.open("small-frozen").record()
+    check_whole(record)
+    assert causes(record.trials[0]) == [ExitReason.STALLED, None]
+    assert not psutil.pid_exists(frozen.pid or 0)
+    # Nobody waited for it.
+    assert max(e.at_ms for e in record.trials[1].epochs) < (record.trials[0].ended_ms or 0)

@@ -1,14 +1,17 @@
 """What MLflow must show is a pure function of the study."""
 
 import dataclasses
+import threading
+import time
 
 import pytest
 
 from tuning.exits import ExitReason
-from tuning.projection import run_states
-from tuning.records import EpochRecord, SearchRecord, TrialRecord
+from tuning.projection import Projection, RunState, run_states
+from tuning.records import Attempt, EpochRecord, SearchRecord, TrialRecord
 from tuning.space import Choices
 from tuning.spec import Budget, Data, SearchSpec
+from tuning.study import Storage
 
 SPEC = SearchSpec(
     name="small",
@@ -106,3 +109,63 @@ def test_every_end_has_its_run_status(reason: ExitReason, status: str) -> None:
     ended = dataclasses.replace(trial(0, ExitReason.STOPPED_EARLY, 9.0), exit_reason=reason)
     child = run_states(search(ended))[1]
     assert (child.status, child.tags["hopetune.exit_reason"]) == (status, reason.value)
+
+
+# -- the thread ------------------------------------------------------------------------------------
+
+
+class Hanging:
+    """An MLflow that takes requests and never answers."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+
+    def bring(self, search: str, states: list[RunState]) -> None:  # noqa: ARG002
+        self.asked.set()
+        threading.Event().wait(60)
+
+
+class Away:
+    """An MLflow that refuses."""
+
+    def bring(self, search: str, states: list[RunState]) -> None:  # noqa: ARG002
+        raise ConnectionError("refused")
+
+
+@pytest.mark.parametrize("runs", [Hanging(), Away()])
+def test_an_mlflow_that_is_away_or_hangs_does_not_keep_a_driver_from_its_end(
+    runs: Hanging | Away, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tuning.projection.GOODBYE_S", 0.5)
+    study = Storage.in_memory().create("small-1", SPEC, "abc")
+    projection = Projection(study, runs)
+    projection.start()
+    if isinstance(runs, Hanging):
+        assert runs.asked.wait(20)
+    began = time.monotonic()
+    projection.finish()
+    assert time.monotonic() - began < 30, "it would hang for a minute and more"
+    assert "run `hopetune sync small-1` when it is back" in caplog.text
+
+
+def test_runs_of_a_search_without_a_driver_do_not_run() -> None:
+    record = search(trial(0, None, 9.0), trial(1, ExitReason.COMPLETED, 8.0))
+    states = run_states(record, driven=False)
+    assert [s.status for s in states] == ["KILLED", "KILLED", "FINISHED"]
+    assert states[1].ended_ms == 1001
+
+
+def test_lost_attempts_and_avoided_nodes_are_tags() -> None:
+    lost = Attempt(1, 1000, "10.0.0.7", 4711, 1500, ExitReason.CRASHED, "it died")
+    record = dataclasses.replace(
+        search(
+            dataclasses.replace(
+                trial(0, ExitReason.COMPLETED, 9.0), attempts=(lost, Attempt(2, 1600, "10.0.0.8"))
+            )
+        ),
+        avoided_nodes={"10.0.0.7": "all failed"},
+    )
+    parent, child = run_states(record)
+    assert child.tags["hopetune.attempts"] == "2"
+    assert child.tags["hopetune.lost_attempts"] == "1: crashed on 10.0.0.7 (it died)"
+    assert parent.tags["hopetune.avoided_nodes"] == "10.0.0.7: all failed"

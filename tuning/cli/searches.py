@@ -144,6 +144,8 @@ def show(search: SearchName = "latest", json: Json = False) -> None:
         ends = [(own.trial, *(f"{value:.4g}" for value in own.values)) for own in front(record)]
         say("Pareto front: no other trial is better in all objectives")
         say_table(("trial", *record.spec.objectives), ends)
+    for node, why in record.avoided_nodes.items():
+        say(f"node {node} is avoided: {why}")
     for trial in record.trials:
         if lost := [attempt.in_words for attempt in trial.attempts if attempt.cause]:
             say(f"trial {trial.number:>3} lost attempts {'; '.join(lost)}")
@@ -167,8 +169,15 @@ def logs(
         typer.echo(text, nl=False)
 
 
-def sync(search: SearchName) -> None:
+def sync(
+    search: SearchName = "latest",
+    all_: Annotated[
+        bool, typer.Option("--all", help="All searches of the study database.")
+    ] = False,
+) -> None:
     """Bring the MLflow runs of a search up to date from the study, from nothing if need be.
+
+    Runs that a dead driver left running are ended, too.
 
     Example: `hopetune sync latest`
     """
@@ -177,10 +186,14 @@ def sync(search: SearchName) -> None:
     from tuning.projection import run_states
 
     settings = load_settings()
-    record = record_of(search)
-    states = run_states(record)
-    MlflowRuns(settings, Objects(settings)).bring(record.name, states)
-    say(f"{len(states)} runs of {record.name} are up to date")
+    objects = Objects(settings)
+    with open_storage() as storage:
+        names = storage.names() if all_ else [resolve(storage, search)]
+        for name in names:
+            record = storage.open(name).record()
+            states = run_states(record, driven=name in storage.drivers())
+            MlflowRuns(settings, objects).bring(name, states)
+            say(f"{len(states)} runs of {name} are up to date")
 
 
 def record_of(search: str) -> "SearchRecord":

@@ -25,7 +25,7 @@ def spec(sampler: Sampler, trials: int, rule: str = "promotion", **budget: float
         data=Data(train="simulated"),
         parameters=SPACE,
         sampler=sampler,
-        stopping=Stopping(rule=rule),  # type: ignore[arg-type]
+        stopping=Stopping(rule=rule, first_rung=1, compare="best"),  # type: ignore[arg-type]
         budget=Budget(trials=trials, epochs=EPOCHS, **budget),  # type: ignore[arg-type]
     )
 
@@ -61,6 +61,9 @@ class Noted:
 
     def on_end(self, number: int, attempt: int, cause: ExitReason, detail: str | None) -> None:
         self.inner.on_end(number, attempt, cause, detail)
+
+    def hung(self) -> list[tuple[int, int]]:
+        return self.inner.hung()
 
     def must_end(self) -> bool:
         return self.inner.must_end()

@@ -1,0 +1,129 @@
+"""A search whose driver never saw MLflow, and what `hopetune sync` makes of it afterwards."""
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from cluster.settings import Settings
+from tuning.mlflow_client import EXPERIMENT, MlflowRuns, connect
+from tuning.objects import Objects
+from tuning.projection import run_states
+from tuning.study import Storage
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+
+OWN = {"hopetune.search", "mlflow.runName", "mlflow.parentRunId", "hopetune.node"}
+"""Tags in which two searches differ."""
+
+
+def all_runs(client: MlflowClient, search: str) -> list[Run]:
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    return client.search_runs([experiment.experiment_id], f"tags.`hopetune.search` = '{search}'")
+
+
+def by_trial(client: MlflowClient, search: str) -> dict[str, Run]:
+    runs = all_runs(client, search)
+    found = {run.data.tags.get("hopetune.trial", "search"): run for run in runs}
+    assert len(found) == len(runs), "no trial has two runs"
+    return found
+
+
+def shown(client: MlflowClient, run: Run) -> dict[str, Any]:
+    """All that a run shows, but for times and ids."""
+    run_id = run.info.run_id
+    files = [f.path for f in client.list_artifacts(run_id, "checkpoint")]
+    return {
+        "status": run.info.status,
+        "params": run.data.params,
+        "tags": {k: v for k, v in run.data.tags.items() if k not in OWN},
+        "metrics": {
+            key: sorted((p.step, p.value) for p in client.get_metric_history(run_id, key))
+            for key in run.data.metrics
+        },
+        "artifacts": files,
+    }
+
+
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_runs_written_afterwards_equal_those_of_an_undisturbed_search(
+    servers: Settings, storage: Storage, hopetune: Callable, search_file: Callable[..., Path]
+) -> None:
+    path = str(search_file(stopping="{rule: promotion, rungs: [1, 2], factor: 2}"))
+    done = hopetune("run", path, "--name", "small-seen")
+    assert done.returncode == 0, done.stderr
+    away = {"HOPETUNE_MLFLOW_URI": f"http://127.0.0.1:{closed_port()}"}
+    done = hopetune("run", path, "--name", "small-unseen", **away)
+    assert done.returncode == 0, done.stderr
+    assert "MLflow is behind; run `hopetune sync small-unseen`" in done.stderr
+    client = connect(servers)
+    assert all_runs(client, "small-unseen") == []
+
+    assert hopetune("sync", "small-unseen").returncode == 0
+    seen, unseen = by_trial(client, "small-seen"), by_trial(client, "small-unseen")
+    assert set(seen) == set(unseen)
+    assert len(seen) == 7
+    for trial, run in seen.items():
+        assert shown(client, unseen[trial]) == shown(client, run), trial
+    check_times(client, storage, unseen)
+
+    before = {t: shown(client, run) for t, run in unseen.items()}
+    assert hopetune("sync", "small-unseen").returncode == 0
+    again = by_trial(client, "small-unseen")
+    assert {t: shown(client, run) for t, run in again.items()} == before
+    assert {r.info.run_id for r in again.values()} == {r.info.run_id for r in unseen.values()}
+
+
+def check_times(client: MlflowClient, storage: Storage, runs: dict[str, Run]) -> None:
+    """Every time is the one at which it happened, not that of the writing."""
+    for trial in storage.open("small-unseen").record().trials:
+        run = runs[str(trial.number)]
+        assert run.info.start_time == trial.started_ms
+        assert run.info.end_time == trial.ended_ms
+        points = client.get_metric_history(run.info.run_id, "val_mae")
+        assert {p.step: p.timestamp for p in points} == {e.epoch: e.at_ms for e in trial.epochs}
+        assert run.data.tags["mlflow.parentRunId"] == runs["search"].info.run_id
+
+
+def test_orphans_are_ended_and_twins_become_one(
+    servers: Settings, storage: Storage, hopetune: Callable, search_file: Callable[..., Path]
+) -> None:
+    path = str(search_file(stopping="{rule: none}", budget="{trials: 1, epochs: 1}"))
+    assert hopetune("run", path, "--name", "small-twins").returncode == 0
+    client, record = connect(servers), storage.open("small-twins").record()
+    elder = by_trial(client, "small-twins")["0"]
+    for trial, started_ms in (("0", record.created_ms + 10**7), ("99", record.created_ms)):
+        tags = {"hopetune.search": "small-twins", "hopetune.trial": trial}
+        client.create_run(elder.info.experiment_id, started_ms, tags)
+    assert hopetune("sync", "small-twins").returncode == 0
+    runs = by_trial(client, "small-twins")
+    assert runs["0"].info.run_id == elder.info.run_id
+    assert runs["99"].info.status == "KILLED"
+
+
+def test_a_search_without_a_driver_leaves_no_run_running(
+    servers: Settings, storage: Storage, search_file: Callable[..., Path]
+) -> None:
+    from tuning.spec import load_spec
+
+    study = storage.create("small-left", load_spec(search_file()), "abc")
+    study.ask()
+    runs, client = MlflowRuns(servers, Objects(servers)), connect(servers)
+
+    def statuses(*, driven: bool) -> set[str]:
+        runs.bring("small-left", run_states(study.record(), driven=driven))
+        return {run.info.status for run in all_runs(client, "small-left")}
+
+    assert statuses(driven=True) == {"RUNNING"}
+    assert statuses(driven=False) == {"KILLED"}
+    assert statuses(driven=True) == {"RUNNING"}, "a new driver takes it up"

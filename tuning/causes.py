@@ -1,0 +1,38 @@
+"""What a failure within a worker says of its attempt."""
+
+import torch
+
+from tuning.exits import ExitReason
+from tuning.preemption import PreemptedError
+from tuning.spool import FULL, DiskFullError
+from usererror import UserError
+
+OF_THE_CONFIGURATION = (ExitReason.OUT_OF_MEMORY, ExitReason.INVALID_CONFIG)
+"""The worker is as good as before; of all other causes it may not be."""
+
+
+def cause_of(error: BaseException) -> tuple[ExitReason, str]:
+    """The cause of an attempt's end, and words for people."""
+    if isinstance(error, PreemptedError):
+        return ExitReason.PREEMPTED, "its worker was told to leave"
+    if full := _full_disk(error):
+        return ExitReason.DISK_FULL, full
+    if isinstance(error, torch.OutOfMemoryError):
+        return ExitReason.OUT_OF_MEMORY, str(error)
+    if type(error) is UserError:  # circumstances, as a storage that is away, have subclasses
+        return ExitReason.INVALID_CONFIG, str(error)
+    text = str(error).strip()
+    name = type(error).__name__
+    return ExitReason.CRASHED, f"{name}: {text.splitlines()[0]}" if text else name
+
+
+def _full_disk(error: BaseException | None) -> str | None:
+    """The place that is full, if that is what an error came from."""
+    while error is not None:
+        if isinstance(error, DiskFullError):
+            return f"the disk is full at {error.path}"
+        if isinstance(error, OSError) and error.errno in FULL:
+            where = f" at {error.filename}" if error.filename else ""
+            return f"the disk is full{where}"
+        error = error.__cause__ or error.__context__
+    return None
