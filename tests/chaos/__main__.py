@@ -37,7 +37,7 @@ def main() -> int:
             suite.undisturbed()
             suite.inject(list(indices))
         except KeyboardInterrupt:
-            say("interrupted")
+            suite.violations.append("interrupted: the last search was not checked")
     _tell(suite, given, time.time() - began_s)
     if not suite.violations:
         shutil.rmtree(root, ignore_errors=True)

@@ -34,7 +34,7 @@ def hopetune(*arguments: str, environment: Mapping[str, str]) -> subprocess.Comp
 
 
 class Driver:
-    """``hopetune run`` of one search, started again as often as it is killed."""
+    """``hopetune run`` of one search; ``hopetune resume`` once the study knows it."""
 
     def __init__(self, file: Path, name: str, environment: Mapping[str, str]) -> None:
         self.name = name
@@ -44,9 +44,12 @@ class Driver:
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
 
-    def start(self) -> None:
+    def start(self, *, is_known: bool = False) -> None:
+        """Begins the search, or goes on with it where the study knows it."""
+        run = ("run", str(self._file), "--name", self.name)
+        resume = ("resume", self.name, "--foreground")
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _COMMAND, "run", str(self._file), "--name", self.name],
+            [sys.executable, "-c", _COMMAND, *(resume if is_known else run)],
             env=os.environ | self._environment | {"PYTHONUNBUFFERED": "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -84,7 +84,7 @@ def kill_driver(scene: Scene, rng: random.Random, hit: Hit) -> None:
     hit.at_s = time.time()
     scene.driver.kill()
     time.sleep(rng.uniform(0.2, 3))
-    scene.driver.start()
+    scene.driver.start(is_known=True)
     hit.mended_s = time.time()
     scene.wait_for_epoch(hit, hit.at_s + 0.5)
 
@@ -106,7 +106,7 @@ def kill_head(scene: Scene, rng: random.Random, hit: Hit) -> None:
         node.kill()
     scene.world.have_nodes()
     hit.mended_s = time.time()
-    scene.driver.start()
+    scene.driver.start(is_known=True)
     scene.wait_for_epoch(hit, hit.mended_s)
 
 

@@ -71,8 +71,8 @@ class Suite:
             hits: list[Hit] = []
             while left and (hit := self._one(scene, plan(self.seed, left[0], self.kinds))):
                 hits.append(hit)
+                self.hits.append(hit)
                 left.pop(0)
-            self.hits += hits
             self._finish(scene)
             self._check(scene.search, hits)
 
@@ -111,7 +111,7 @@ class Suite:
         code = scene.driver.returncode
         self.violations.append(f"{scene.search}: its driver died by itself ({code}): {last}")
         say(f"  the driver died by itself: {last}")
-        scene.driver.start()
+        scene.driver.start(is_known=bool(scene.trials()))
 
     def _finish(self, scene: Scene) -> None:
         """Waits for the search's own end."""
