@@ -7,6 +7,7 @@ what a user gets who follows the manuals, and nothing of Hopetune.
 
 import logging
 import math
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -38,13 +39,16 @@ class _Trial:
 class PlainRay:
     """``OptunaSearch`` and ``ASHAScheduler`` with their defaults; ``max_t`` is the horizon."""
 
-    def __init__(self, space: dict[str, Parameter], epochs: int, seed: int) -> None:
+    def __init__(
+        self, space: dict[str, Parameter], epochs: int, seed: int, first: Sequence[Settings] = ()
+    ) -> None:
         np.random.seed(seed)  # the scheduler draws brackets from the global generator
         self._epochs = epochs
         self._searcher = OptunaSearch(
             OptunaSearch.convert_search_space({n: _domain(n, p) for n, p in space.items()}),
             metric=METRIC,
             mode="min",
+            points_to_evaluate=[dict(settings) for settings in first] or None,
             seed=seed,
         )
         self._scheduler = ASHAScheduler(metric=METRIC, mode="min", max_t=epochs)
@@ -90,12 +94,19 @@ class PlainOptuna:
     """Optuna's ask-and-tell; a diverged trial is told as pruned, as its manual advises."""
 
     def __init__(
-        self, space: dict[str, Parameter], epochs: int, sampler: BaseSampler, pruner: BasePruner
+        self,
+        space: dict[str, Parameter],
+        epochs: int,
+        sampler: BaseSampler,
+        pruner: BasePruner,
+        first: Sequence[Settings] = (),
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._epochs = epochs
         self._space = {name: distribution(name, p) for name, p in space.items()}
         self._study = optuna.create_study(sampler=sampler, pruner=pruner)
+        for settings in first:
+            self._study.enqueue_trial(dict(settings))
         self._trials: dict[int, optuna.Trial] = {}
 
     def next_trial(self) -> Work | Idle:

@@ -22,7 +22,14 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
-from optuna.pruners import HyperbandPruner, MedianPruner, SuccessiveHalvingPruner
+from optuna.pruners import (
+    BasePruner,
+    HyperbandPruner,
+    MedianPruner,
+    PatientPruner,
+    PercentilePruner,
+    SuccessiveHalvingPruner,
+)
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
 from benchmarks.contestants import PlainOptuna, PlainRay
@@ -31,13 +38,15 @@ from tuning.events import SearchEvents
 from tuning.simulation.clock import VirtualClock
 from tuning.simulation.simulator import Silent, Simulator, Trace
 from tuning.simulation.surrogates import FAMILIES, PAPERS, SPACE, Surrogate
-from tuning.space import Choices, Parameter
+from tuning.space import Choices, Parameter, Settings
 from tuning.spec import Budget, Data, Sampler, SearchSpec, Stopping
 from tuning.storing import AtOnce
 from tuning.study import Storage
 
 EPOCHS = 27  # about the 25 to 30 of the papers, and a power of the rungs' factor
 WITHIN_DEG = 0.2
+BUDGETS = (1000,)
+"""Smaller budgets that are tabled too."""
 CHECKPOINTS = (100, 300, 1000)
 """GPU-epochs after which the regret is tabled."""
 
@@ -78,46 +87,54 @@ def hopetune(
     return make
 
 
-def ray(seed: int, clock: VirtualClock) -> SearchEvents:  # noqa: ARG001
-    return PlainRay(SPACE, EPOCHS, seed)
+def ray(first: tuple[Settings, ...] = ()) -> Contestant:
+    return lambda seed, clock: PlainRay(SPACE, EPOCHS, seed, first)  # noqa: ARG005
 
 
-def optuna(sampler: str, pruner: str) -> Contestant:
+def optuna(sampler: str, pruner: str, first: tuple[Settings, ...] = ()) -> Contestant:
     def make(seed: int, clock: VirtualClock) -> SearchEvents:  # noqa: ARG001
-        return PlainOptuna(SPACE, EPOCHS, SAMPLERS[sampler](seed), PRUNERS[pruner]())
+        return PlainOptuna(SPACE, EPOCHS, SAMPLERS[sampler](seed), PRUNERS[pruner](), first)
 
     return make
 
 
-def _univariate(seed: int) -> BaseSampler:
-    return TPESampler(seed=seed, multivariate=False, constant_liar=False)
-
-
 SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
-    "TPE as by default": lambda seed: TPESampler(seed=seed),
-    "univariate TPE": _univariate,
+    "TPE": lambda seed: TPESampler(seed=seed),  # as by default: multivariate, constant liar
+    "univariate TPE": lambda seed: TPESampler(seed=seed, multivariate=False, constant_liar=False),
     "random": RandomSampler,
 }
-PRUNERS: dict[str, Callable[[], object]] = {
+# Left out: ThresholdPruner needs a bound that nobody knows beforehand, and WilcoxonPruner compares
+# the same problem instances among trials, of which a training has one.
+PRUNERS: dict[str, Callable[[], BasePruner]] = {
     "median": MedianPruner,
+    "percentile 25": lambda: PercentilePruner(25.0),
+    "patient median": lambda: PatientPruner(MedianPruner(), patience=3),
     "successive halving": SuccessiveHalvingPruner,
     "hyperband": lambda: HyperbandPruner(min_resource=1, max_resource=EPOCHS),
 }
+_EARLY = Stopping(first_rung=1, compare="best")
 CONTESTANTS: dict[str, Contestant] = {
     "Hopetune: default": hopetune(Sampler(), Stopping()),
-    "Hopetune: default, papers' settings and 20 variations first": hopetune(
-        Sampler(variations=20), Stopping(), papers=True
-    ),
-    "Ray: OptunaSearch + ASHAScheduler": ray,
+    "Ray: OptunaSearch + ASHAScheduler": ray(),
     "random, no stopping": hopetune(Sampler(name="random"), Stopping(rule="none")),
     "papers' grid": hopetune(Sampler(name="grid"), Stopping(rule="none"), GRID),
-    **{f"Optuna: {p} pruner, {s}": optuna(s, p) for p in PRUNERS for s in SAMPLERS},
-    "Hopetune: promotion, random": hopetune(Sampler(name="random"), Stopping()),
-    "Hopetune: promotion, multivariate TPE": hopetune(Sampler(name="tpe-multivariate"), Stopping()),
-    "Hopetune: promotion, TPE after 10 random": hopetune(Sampler(startup_trials=10), Stopping()),
-    "Hopetune: promotion, TPE, none random later": hopetune(Sampler(random_share=0.0), Stopping()),
+    "papers first, Hopetune: default": hopetune(Sampler(), Stopping(), papers=True),
+    "papers first, Hopetune: 8 variations": hopetune(
+        Sampler(variations=8), Stopping(), papers=True
+    ),
+    "papers first, Ray": ray(PAPERS),
+    "papers first, random": hopetune(Sampler(name="random"), Stopping(rule="none"), papers=True),
+    **{f"Optuna: {p}, {s}": optuna(s, p) for p in PRUNERS for s in SAMPLERS},
+    "papers first, Optuna: median, univariate TPE": optuna("univariate TPE", "median", PAPERS),
+    "part: best so far instead of forecast": hopetune(Sampler(), Stopping(compare="best")),
+    "part: rungs 1, 3, 9": hopetune(Sampler(), _EARLY),
+    "part: nothing local": hopetune(Sampler(local_share=0.0), Stopping()),
+    "part: random proposals": hopetune(Sampler(name="random"), Stopping()),
+    "part: no stopping": hopetune(Sampler(), Stopping(rule="none")),
+    "former default": hopetune(Sampler(startup_trials=60, local_share=0.0), _EARLY),
+    "Hopetune: CMA-ES": hopetune(Sampler(name="cmaes"), Stopping()),
     "Hopetune: stopping": hopetune(Sampler(), Stopping(rule="stopping")),
-    "Hopetune: hyperband": hopetune(Sampler(), Stopping(rule="hyperband")),
+    "Hopetune: hyperband": hopetune(Sampler(), Stopping(rule="hyperband", first_rung=1)),
     "Hopetune: median": hopetune(Sampler(), Stopping(rule="median")),
 }
 
@@ -167,6 +184,39 @@ def _best_known(family: str, seed: int) -> float:
 
 
 Row = dict[str, object]
+
+
+def tables(rows: list[Row], names: list[str], budget: int) -> str:
+    """For the whole budget, and for less of it where the same runs tell that too."""
+    smaller = [b for b in BUDGETS if b < budget]
+    return "\n\n".join(
+        f"Budget {b} GPU-epochs:\n\n{table([_cut(r, b) for r in rows], names, b)}"
+        for b in (budget, *smaller)
+    )
+
+
+def _cut(row: Row, budget: int) -> Row:
+    """The run as it had been with less to spend; its hours are not known then."""
+    if row["epochs"] is not None and int(row["epochs"]) > budget:  # type: ignore[call-overload]
+        return row | {"epochs": None, "gpu_hours": None}
+    return row
+
+
+def papers_regret(seeds: range) -> str:
+    """Where the papers' settings lie: by how much the best of them is worse than the best known."""
+    found = []
+    for family in FAMILIES:
+        regrets = []
+        for seed in seeds:
+            curve = Surrogate(family, seed, EPOCHS).curve
+            best = min(
+                curve({"decay_rate": decay, "unfreeze_epoch": 0, **settings}).final_deg
+                for settings in PAPERS
+                for decay in (0.95, 1.0)
+            )
+            regrets.append(best - _best_known(family, seed))
+        found.append(f"{family} {statistics.mean(regrets):.2f}°")
+    return ", ".join(found)
 
 
 def table(rows: list[Row], names: list[str], budget: int) -> str:
@@ -221,7 +271,7 @@ def main() -> None:
     seeds = range(options.first_seed, options.first_seed + options.seeds)
     wanted = [(n, f, s) for s in seeds for f in FAMILIES for n in names]
     rows = _completed(wanted, options)
-    text = table(rows, names, options.budget)
+    text = tables(rows, names, options.budget)
     print(text)
     if options.write:
         print(_write(text, options, len({r["seed"] for r in rows})))
@@ -252,6 +302,7 @@ def _key(row: Row) -> tuple[object, ...]:
 
 def _write(text: str, options: argparse.Namespace, seeds: int) -> Path:
     commit = _git("rev-parse", "--short", "HEAD").strip()
+    papers = papers_regret(range(options.first_seed, options.first_seed + seeds))
     hardware = f"{platform.machine()}-cpu"
     path: Path = options.write / f"search_efficiency_{hardware}_{date.today()}.md"
     path.write_text(
@@ -259,7 +310,12 @@ def _write(text: str, options: argparse.Namespace, seeds: int) -> Path:
         f"Simulated curves, {len(FAMILIES)} families, {seeds} seeds each, {options.workers} "
         f"workers; a run that never arrives counts as its budget: {options.budget} GPU-epochs.\n\n"
         f"Command: `python -m benchmarks.search_efficiency {' '.join(sys.argv[1:])}`\n"
-        f"Commit: {commit}\n\n{text}\n",
+        f"Commit: {commit}\n\n{text}\n\n"
+        "GPU-epochs until arrival, mean over seeds by family and over all; `relative` is to the "
+        "first row;\nGPU-h is until arrival or, where it never came, all that was spent.\n\n"
+        "The best of the papers' settings as published (decay 0.95 or none) is worse than the best "
+        f"known\nconfiguration by, in the mean: {papers}. In the published tables ten years of "
+        "tuning gained\n0.90° (6.16° to 5.26°).\n",
         encoding="utf-8",
     )
     return path

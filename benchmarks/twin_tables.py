@@ -89,12 +89,14 @@ def _with_turned(train: Poses, share: float) -> Poses:
 
 
 def _is_of_rotation(search: str) -> bool:
-    return search.startswith(("twin-rotation-long", "twin-300w-aug"))
+    return search.startswith(("twin-rotation", "twin-300w-aug", "twin-as-many-steps"))
 
 
 def _treatment(answer: Answer) -> str:
     if answer.search.startswith("twin-300w-aug"):
         return "300W_AUG"
+    if answer.search.startswith("twin-as-many-steps"):
+        return "none, as many steps as 300W_AUG"
     turn = float(str(answer.parameters["rotate_deg"]))
     return f"on the fly, ±{turn:g}°" if turn else "none"
 
@@ -102,7 +104,7 @@ def _treatment(answer: Answer) -> str:
 def _rotation(answers: Sequence[Answer], test: Poses) -> str:
     rows: list[Sequence[object]] = []
     summary: list[Sequence[object]] = []
-    kinds = sorted({_treatment(a) for a in answers}, key=lambda kind: kind != "none")
+    kinds = sorted({_treatment(a) for a in answers}, key=lambda kind: (kind != "none", kind))
     means = {}
     for kind in kinds:
         found = sorted((a for a in answers if _treatment(a) == kind), key=lambda a: a.seed)
@@ -120,7 +122,7 @@ def _rotation(answers: Sequence[Answer], test: Poses) -> str:
 
 def _gain_by_angle(answers: Sequence[Answer], test: Poses) -> str:
     """Error of an angle by its own absolute true value, means over the seeds."""
-    kinds = sorted({_treatment(a) for a in answers}, key=lambda kind: kind != "none")
+    kinds = sorted({_treatment(a) for a in answers}, key=lambda kind: (kind != "none", kind))
     rows = []
     for column, angle in enumerate(ANGLES):
         size = np.abs(test[:, column])

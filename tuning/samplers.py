@@ -21,6 +21,7 @@ from tuning.spec import SearchSpec
 from tuning.study_view import Finished
 from tuning.variations import varied
 
+LEADERS = 3  # untuned
 DRAWS = 20  # untuned: then the space is as good as exhausted, and a repetition costs no training
 
 Configuration = tuple[tuple[str, Value], ...]
@@ -74,17 +75,37 @@ def _draw(spec: SearchSpec, index: int, study: Finished, random: np.random.Gener
     seed = int(random.integers(2**32))
     named = len(spec.try_first)
     given: Settings = {}
-    by_chance = index < named + spec.sampler.variations or (
+    begins = 0 if spec.warm_start else _random_until(spec)
+    by_chance = (named > 0 and index < max(begins, named + spec.sampler.variations)) or (
         random.random() < spec.sampler.random_share
     )
     # All proposals of a genetic algorithm are of one generation or another; it mutates by itself.
     by_chance = by_chance and spec.sampler.name != "nsga2"
+    if not by_chance and random.random() < _local_share(spec, index):
+        leaders = study.leaders(LEADERS)
+        if leaders:
+            given = varied(spec.parameters, leaders[random.integers(len(leaders))], random)
     if index < named:
         given = spec.try_first[index]
     elif named and index < named + spec.sampler.variations:
         given = varied(spec.parameters, spec.try_first[(index - named) % named], random)
     sampler = RandomSampler(seed) if by_chance else SAMPLERS[spec.sampler.name](spec, seed)
     return _sampled(spec, given, study, sampler)
+
+
+def _local_share(spec: SearchSpec, index: int) -> float:
+    """Share of proposals near what leads: the model proposes the parameters one by one and does not
+    see that a good rate goes with a certain decay; a step away from a good trial keeps them
+    together."""
+    is_model = spec.sampler.name in ("tpe", "tpe-multivariate") and len(spec.objectives) == 1
+    return spec.sampler.local_share if is_model and index >= _random_until(spec) else 0.0
+
+
+def _random_until(spec: SearchSpec) -> int:
+    """Index of the first proposal that may follow from results. Known-good settings and what lies
+    around them are no random sample: a model of these alone would never look elsewhere."""
+    named = len(spec.try_first)
+    return spec.sampler.startup_trials + (named + spec.sampler.variations if named else 0)
 
 
 def _sampled(spec: SearchSpec, given: Settings, study: Finished, sampler: BaseSampler) -> Settings:

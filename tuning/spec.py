@@ -46,10 +46,13 @@ class Sampler(Strict):
     name: Literal["tpe", "tpe-multivariate", "gp", "cmaes", "qmc", "nsga2", "random", "grid"] = (
         "tpe"
     )
-    startup_trials: int = Field(default=60, ge=0)
+    startup_trials: int = Field(default=20, ge=0)
     """Random proposals before a model is trusted."""
     random_share: float = Field(default=0.1, ge=0, le=1)  # untuned
     """Share of later proposals that stays random, so that no corner is given up for ever."""
+    local_share: float = Field(default=0.3, ge=0, le=1)
+    """`tpe`, `tpe-multivariate`, of one objective: share of later proposals that are small random
+    variations of one of the three leading trials."""
     variations: int = Field(default=0, ge=0)
     """Proposals that follow the `try_first` ones: small random variations around them."""
     population: int | None = Field(default=None, ge=4)
@@ -61,10 +64,14 @@ class Stopping(Strict):
     """Early stopping by validation MAE; see ``tuning/rules`` for the rules."""
 
     rule: Literal["promotion", "stopping", "hyperband", "median", "none"] = "promotion"
-    first_rung: int = Field(default=1, ge=1)
+    first_rung: int | None = Field(default=None, ge=1)
+    """First epoch at which trials are compared; the next ones are multiples by `factor`. Default:
+    rungs at 2/9 and 5/9 of a whole trial (`median`: from epoch 1)."""
     factor: int = Field(default=3, ge=2)
     rungs: Annotated[tuple[int, ...], Field(strict=False)] | None = None
-    """Epochs at which trials are compared; default: `first_rung` times powers of `factor`."""
+    """Epochs at which trials are compared, instead of `first_rung` times powers of `factor`."""
+    compare: Literal["forecast", "best"] = "forecast"
+    """`promotion`, `stopping`, `hyperband`: by where a curve is heading, or by its best so far."""
     quota: bool = True
     """`promotion`: never lets more than one in `factor` go on, however good the latest ones are."""
     protect_until: int = Field(default=0, ge=0)

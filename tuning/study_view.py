@@ -10,6 +10,7 @@ from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from tuning.space import Settings
 from tuning.study_records import number_of
 
 
@@ -60,6 +61,16 @@ class Finished(optuna.Study):
         """Looks at the study anew; then all that one proposal asks for is of one moment."""
         self._seen = None
         self.notes.clear()
+
+    def leaders(self, count: int) -> list[Settings]:
+        """Settings of the trials that came furthest, the best of these first."""
+        ended = [
+            t
+            for t in self._get_trials(states=_TOLD)
+            if math.isfinite(t.intermediate_values.get(t.last_step or 0, math.nan))
+        ]
+        ended.sort(key=lambda t: (-(t.last_step or 0), min(t.intermediate_values.values())))
+        return [dict(t.params) for t in ended[:count]]
 
     def _get_trials(
         self,

@@ -46,7 +46,7 @@ def test_the_tables_find_a_gain_where_there_is_one() -> None:
     def answer(seed: int, rotate_deg: float, error_deg: float) -> Answer:
         wide = np.abs(true[:, 2:]) > 30
         return Answer(
-            search=f"twin-rotation-long-{seed}",
+            search=f"twin-rotation-{seed}",
             parameters={"rotate_deg": rotate_deg},
             val={"val_mae": 5.0},
             best_epoch=30,

@@ -59,19 +59,6 @@ def test_the_same_search_twice_proposes_the_same_and_trains_nothing(
     assert [t.curve for t in two.trials] == [t.curve for t in one.trials]
     assert [t.exit_reason for t in two.trials] == [t.exit_reason for t in one.trials]
 
-    # A longer search goes on from what there still is, and reports nothing twice.
-    longer = search_file(
-        sampler="{name: tpe, startup_trials: 2, seed: 11}",
-        stopping="{rule: none}",
-        budget="{trials: 1, epochs: 4}",
-        resources="{parallel_trials: 1}",
-    )
-    third = hopetune("run", str(longer), "--name", "small-third")
-    assert third.returncode == 0, third.stderr
-    (trial,) = storage.open("small-third").record().trials
-    known = len(next(t for t in one.trials if t.parameters == trial.parameters).epochs)
-    assert [epoch.restored for epoch in trial.epochs] == [True] * known + [False] * (4 - known)
-
 
 def test_gc_shows_first_and_then_removes_and_orphans_need_to_be_asked_for(
     servers: Settings, storage: Storage, hopetune: Callable, search_file: SearchFile

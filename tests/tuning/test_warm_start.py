@@ -1,4 +1,4 @@
-"""What a search takes from an earlier one: only what lies in its space, for its sampler only."""
+"""What a search takes from an earlier one: what lies in its space, for its sampler only."""
 
 import dataclasses
 from pathlib import Path

@@ -12,7 +12,7 @@ from tuning.spec import Stopping
 
 class Median(NeverPausing):
     def __init__(self, settings: Stopping, last_epoch: int) -> None:
-        self._first = settings.first_rung
+        self._first = settings.first_rung or 1
         self._fewest = settings.factor  # below it there is no median worth the name
         self._last = last_epoch
         self._best = Best()

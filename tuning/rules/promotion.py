@@ -8,7 +8,8 @@ a trial that is among them when it arrives goes on at once: its worker is warm.
 
 from bisect import insort
 
-from tuning.rules.base import Best, Rung, Verdict, rungs
+from tuning.rules.base import Rung, Verdict, rungs
+from tuning.rules.standing import Standing
 from tuning.spec import Stopping
 
 
@@ -16,14 +17,14 @@ class Promotion:
     def __init__(self, settings: Stopping, last_epoch: int) -> None:
         self._factor = settings.factor
         self._quota = settings.quota
-        self._best = Best()
+        self._standing = Standing(settings, last_epoch)
         self._rungs = {epoch: Rung() for epoch in rungs(settings, last_epoch)}
         self._waiting: dict[int, list[tuple[float, int]]] = {epoch: [] for epoch in self._rungs}
 
     def enter(self, trial: int, epoch: int, value: float) -> None:
-        best = self._best.update(trial, value)
+        standing = self._standing.update(trial, epoch, value)
         if epoch in self._rungs:
-            self._rungs[epoch].enter(trial, best)
+            self._rungs[epoch].enter(trial, standing)
 
     def verdict(self, trial: int, epoch: int) -> Verdict:
         rung = self._rungs.get(epoch)

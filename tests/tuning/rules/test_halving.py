@@ -10,11 +10,15 @@ from tuning.spec import Stopping
 
 
 def halving(factor: int = 3, last_epoch: int = 9) -> Rule:
-    return rule_of(Stopping(rule="stopping", factor=factor), last_epoch)
+    return rule_of(
+        Stopping(rule="stopping", first_rung=1, factor=factor, compare="best"), last_epoch
+    )
 
 
 def test_rungs_grow_by_the_factor_and_end_below_the_last_epoch() -> None:
-    assert rungs(Stopping(), 27) == [1, 3, 9]
+    assert rungs(Stopping(), 27) == [6, 15]
+    assert [rungs(Stopping(), last) for last in (1, 2, 6, 30)] == [[], [1], [1, 3], [7, 17]]
+    assert rungs(Stopping(first_rung=1), 27) == [1, 3, 9]
     assert rungs(Stopping(first_rung=2, factor=2), 9) == [2, 4, 8]
     assert rungs(Stopping(first_rung=5), 5) == []
     assert rungs(Stopping(rungs=(2, 5, 30)), 25) == [2, 5]

@@ -25,7 +25,7 @@ def test_median_stops_what_is_worse_than_most(value: float, epochs: int, stops: 
 
 
 def test_hyperband_spares_the_patient_brackets_early_on() -> None:
-    rule = rule_of(Stopping(rule="hyperband"), 27)
+    rule = rule_of(Stopping(rule="hyperband", first_rung=1), 27)
     for trial in range(130):
         enter(rule, trial, float(trial), 9)
     # A round is 9 trials that may stop after epoch 1, 3 after epoch 3, 1 after epoch 9.

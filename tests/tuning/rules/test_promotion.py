@@ -11,10 +11,11 @@ from tuning.rules.base import Verdict
 from tuning.spec import Stopping
 
 LAST = 27
+EARLY = Stopping(first_rung=1, compare="best")
 
 
 def promotion() -> Rule:
-    return rule_of(Stopping(), LAST)
+    return rule_of(EARLY, LAST)
 
 
 def arrives(rule: Rule, trial: int, epoch: int, value: float) -> Verdict:
@@ -120,9 +121,7 @@ def test_a_rebuilt_rule_decides_like_the_one_that_ran_through(seed: int) -> None
     decisions(ran_through, 400)
     in_any_order = list(curves.items())
     draw.shuffle(in_any_order)
-    again = rebuilt(
-        Stopping(), LAST, [record_of(t, curve, t in resting) for t, curve in in_any_order]
-    )
+    again = rebuilt(EARLY, LAST, [record_of(t, curve, t in resting) for t, curve in in_any_order])
     state, kept = draw.getstate(), ({t: dict(c) for t, c in curves.items()}, set(resting))
     expected = decisions(ran_through, 50)
     draw.setstate(state)

@@ -21,7 +21,7 @@ def spec(rule: str) -> SearchSpec:
         data=Data(train="simulated"),
         parameters=SPACE,
         sampler=Sampler(name="random"),
-        stopping=Stopping(rule=rule),  # type: ignore[arg-type]
+        stopping=Stopping(rule=rule, first_rung=1, compare="best"),  # type: ignore[arg-type]
         budget=Budget(trials=60, epochs=27),
     )
 

@@ -25,7 +25,7 @@ def spec(sampler: Sampler, trials: int, rule: str = "promotion", **budget: float
         data=Data(train="simulated"),
         parameters=SPACE,
         sampler=sampler,
-        stopping=Stopping(rule=rule),  # type: ignore[arg-type]
+        stopping=Stopping(rule=rule, first_rung=1, compare="best"),  # type: ignore[arg-type]
         budget=Budget(trials=trials, epochs=EPOCHS, **budget),  # type: ignore[arg-type]
     )
 
