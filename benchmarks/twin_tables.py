@@ -117,7 +117,30 @@ def _rotation(answers: Sequence[Answer], test: Poses) -> str:
         summary.append((kind, len(maes), f"{means[kind]:.2f}", spread, width, gain))
     head = ("rotation", "seed", *COLUMNS, "validation MAE")
     last = ("rotation", "seeds", "mean MAE", "standard deviation", "largest − smallest", "gain")
-    return table(head, rows) + "\n\n" + table(last, summary)
+    told = [_verdict(kind, answers, test) for kind in kinds if kind != "none"]
+    return "\n\n".join((table(head, rows), table(last, summary), "\n".join(told)))
+
+
+def _verdict(kind: str, answers: Sequence[Answer], test: Poses) -> str:
+    """Seeds that both have, and whether the mean gain is larger than what a seed changes."""
+    by_seed = {
+        k: {a.seed: a.mae(test) for a in answers if _treatment(a) == k} for k in ("none", kind)
+    }
+    seeds = sorted(set(by_seed["none"]) & set(by_seed[kind]))
+    if not seeds:
+        return f"- {kind}: not to be compared yet."
+    gain = statistics.mean(by_seed["none"][seed] - by_seed[kind][seed] for seed in seeds)
+    if len(seeds) == 1:
+        return f"- {kind}: gain {gain:+.2f}° with one seed, which says nothing of chance."
+    spread = max(
+        max(found[seed] for seed in seeds) - min(found[seed] for seed in seeds)
+        for found in by_seed.values()
+    )
+    relation = "more" if gain > spread else "not more"
+    return (
+        f"- {kind}: gain {gain:+.2f}° over {len(seeds)} seeds, {relation} than the "
+        f"largest difference between seeds, {spread:.2f}°."
+    )
 
 
 def _gain_by_angle(answers: Sequence[Answer], test: Poses) -> str:
