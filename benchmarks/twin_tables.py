@@ -89,12 +89,14 @@ def _with_turned(train: Poses, share: float) -> Poses:
 
 
 def _is_of_rotation(search: str) -> bool:
-    return search.startswith(("twin-rotation-long", "twin-300w-aug"))
+    return search.startswith(("twin-rotation", "twin-300w-aug", "twin-as-many-steps"))
 
 
 def _treatment(answer: Answer) -> str:
     if answer.search.startswith("twin-300w-aug"):
         return "300W_AUG"
+    if answer.search.startswith("twin-as-many-steps"):
+        return "none, as many steps as 300W_AUG"
     turn = float(str(answer.parameters["rotate_deg"]))
     return f"on the fly, ±{turn:g}°" if turn else "none"
 
@@ -102,7 +104,7 @@ def _treatment(answer: Answer) -> str:
 def _rotation(answers: Sequence[Answer], test: Poses) -> str:
     rows: list[Sequence[object]] = []
     summary: list[Sequence[object]] = []
-    kinds = sorted({_treatment(a) for a in answers}, key=lambda kind: kind != "none")
+    kinds = sorted({_treatment(a) for a in answers}, key=lambda kind: (kind != "none", kind))
     means = {}
     for kind in kinds:
         found = sorted((a for a in answers if _treatment(a) == kind), key=lambda a: a.seed)
@@ -115,12 +117,35 @@ def _rotation(answers: Sequence[Answer], test: Poses) -> str:
         summary.append((kind, len(maes), f"{means[kind]:.2f}", spread, width, gain))
     head = ("rotation", "seed", *COLUMNS, "validation MAE")
     last = ("rotation", "seeds", "mean MAE", "standard deviation", "largest − smallest", "gain")
-    return table(head, rows) + "\n\n" + table(last, summary)
+    told = [_verdict(kind, answers, test) for kind in kinds if kind != "none"]
+    return "\n\n".join((table(head, rows), table(last, summary), "\n".join(told)))
+
+
+def _verdict(kind: str, answers: Sequence[Answer], test: Poses) -> str:
+    """Seeds that both have, and whether the mean gain is larger than what a seed changes."""
+    by_seed = {
+        k: {a.seed: a.mae(test) for a in answers if _treatment(a) == k} for k in ("none", kind)
+    }
+    seeds = sorted(set(by_seed["none"]) & set(by_seed[kind]))
+    if not seeds:
+        return f"- {kind}: not to be compared yet."
+    gain = statistics.mean(by_seed["none"][seed] - by_seed[kind][seed] for seed in seeds)
+    if len(seeds) == 1:
+        return f"- {kind}: gain {gain:+.2f}° with one seed, which says nothing of chance."
+    spread = max(
+        max(found[seed] for seed in seeds) - min(found[seed] for seed in seeds)
+        for found in by_seed.values()
+    )
+    relation = "more" if gain > spread else "not more"
+    return (
+        f"- {kind}: gain {gain:+.2f}° over {len(seeds)} seeds, {relation} than the "
+        f"largest difference between seeds, {spread:.2f}°."
+    )
 
 
 def _gain_by_angle(answers: Sequence[Answer], test: Poses) -> str:
     """Error of an angle by its own absolute true value, means over the seeds."""
-    kinds = sorted({_treatment(a) for a in answers}, key=lambda kind: kind != "none")
+    kinds = sorted({_treatment(a) for a in answers}, key=lambda kind: (kind != "none", kind))
     rows = []
     for column, angle in enumerate(ANGLES):
         size = np.abs(test[:, column])

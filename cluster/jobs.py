@@ -11,7 +11,7 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,6 +144,29 @@ def stop(settings: Settings, submission_id: str) -> bool:
         if _known(client, submission_id, settings).finished:
             return False
         return bool(client.stop_job(submission_id))
+
+
+def again(settings: Settings, name: str) -> list[str]:
+    """The jobs of one undertaking that was begun again, as Ray never takes a name twice: ``name``,
+    ``name.r2``, ``name.r3`` and so on, the latest last; empty where there is none.
+
+    Raises:
+        UserError: nobody answers, or the token is refused.
+    """
+    with _client(settings) as client:
+        known = [job.submission_id for job in _all(client)]
+    return sorted((job for job in known if _nth(name, job)), key=lambda job: _nth(name, job))
+
+
+def next_name(name: str, known: Sequence[str]) -> str:
+    """The name for the next job of an undertaking, whose earlier ones :func:`again` lists."""
+    return f"{name}.r{_nth(name, known[-1]) + 1}" if known else name
+
+
+def _nth(name: str, job: str) -> int:
+    """The how-manieth job of an undertaking this is; 0: none of its."""
+    found = re.fullmatch(re.escape(name) + r"(?:\.r([1-9]\d*))?", job)
+    return int(found[1] or 1) if found else 0
 
 
 @contextlib.contextmanager

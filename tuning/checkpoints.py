@@ -14,6 +14,7 @@ from torch import Tensor
 from tuning.damage import set_aside
 from tuning.manifest import (
     MANIFEST,
+    OBJECTIVE,
     PARTS,
     DamagedCheckpointError,
     Manifest,
@@ -170,10 +171,16 @@ class Beginning:
         count = len(self.history)
         return f"{count or 'no'} epoch{'' if count == 1 else 's'} of the trial found"
 
-    def has(self, epoch: int) -> bool:
-        """Whether there is a checkpoint of an epoch, its state collected or not."""
+    def lacks(self, epoch: int) -> bool:
+        """Whether an epoch that is trained once more is worth storing: there is no checkpoint of
+        it, or it is the best so far and its weights were collected."""
         key = self._keys[epoch - 1]
-        return key in self._spooled or f"{key}/{MANIFEST}" in self._names
+        if key in self._spooled:
+            return False
+        values = [metrics[OBJECTIVE] for metrics in self.history]
+        is_best = epoch - 1 == values.index(min(values))
+        has_weights = any(name.startswith(f"{key}/weights-") for name in self._names)
+        return f"{key}/{MANIFEST}" not in self._names or (is_best and not has_weights)
 
     def load(self) -> tuple[int, Snapshot] | None:
         """The latest epoch whose state there still is, and that state.

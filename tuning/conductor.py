@@ -12,6 +12,7 @@ from tuning.attempts import GOES_ON_AFTER, is_over
 from tuning.budget import ended_by, proposals_ended_by
 from tuning.events import Idle, Work
 from tuning.exits import FATES, ExitReason
+from tuning.going_on import unfinished, within
 from tuning.ledger import Ledger
 from tuning.placing import Placing
 from tuning.records import EpochRecord, SearchRecord
@@ -68,12 +69,15 @@ class Conductor:
             self._running.left_behind(number)
         record = study.record()
         self._placing = Placing(study, nodes, progress.line)
-        self._rule = rebuilt(self._spec.stopping, self._spec.budget.epochs, record.trials)
+        self._rule = rebuilt(self._spec.stopping, self._spec.budget.epochs, within(record))
+        self._unfinished = [t.number for t in unfinished(record)]
         self._ledger = Ledger.of(record)
         self._protected = {t.number for t in record.trials if t.tried_first}
         self._no_more: str | None = None
         """Why nothing new is proposed any more."""
         self._end: str | None = None
+        self._at_once = False
+        self._closed = False
         self._polled_ms: int | None = None
 
     @property
@@ -92,8 +96,8 @@ class Conductor:
         return self._placing.hopeless
 
     def next_trial(self) -> Work | Idle:
-        """First what lost its worker or its driver, then paused trials that came to lead their
-        rung, then new proposals while the budget lasts."""
+        """First what lost its worker or its driver or was interrupted by the search's end, then
+        paused trials that came to lead their rung, then new proposals while the budget lasts."""
         self._settle()
         if self._end:
             return Idle.DONE
@@ -101,6 +105,8 @@ class Conductor:
             number, settings = self._waiting.pop(0)
             self._progress.goes_on(number)
             return self._handed_out(number, settings)
+        if self._unfinished:
+            return self._goes_on(self._unfinished.pop(0))
         return self._taken_up(closing=False) or self._proposed() or self._last()
 
     def on_start(self, number: int, attempt: int, node: str, pid: int) -> None:
@@ -167,8 +173,10 @@ class Conductor:
             self.on_end(number, attempt, ExitReason.STALLED, words)
         return [(number, attempt) for number, attempt, _ in found]
 
-    def ask_to_end(self, why: str) -> None:
+    def ask_to_end(self, why: str, at_once: bool = False) -> None:
+        """``at_once``: whoever asks may kill this process in seconds, so nothing is waited for."""
         self._end = self._end or why
+        self._at_once = self._at_once or at_once
 
     def must_end(self) -> bool:
         """Whether running trials must stop now: asked to, or a budget used up."""
@@ -180,11 +188,27 @@ class Conductor:
                 self.ask_to_end("stopped by its user")
             elif why := ended_by(self._spec.budget, self._ledger.usage(now)):
                 self.ask_to_end(why)
+        if self._end is not None and not self._closed:
+            self._close(self._end)
         return self._end is not None
+
+    def _close(self, why: str) -> None:
+        """Writes the end into the study before any worker has heard of it: whatever is killed from
+        here on, the study is whole. Trials that only wait to be stored have their time."""
+        self._closed = True
+        waiting = set() if self._at_once else self._storing.numbers()
+        for number in self._study.open_trials() - waiting:
+            self._running.leave(number)
+            self._study.finish(number, ExitReason.SEARCH_ENDED, why)
+            self._ledger.ends(number, self._clock())
+        self._study.end(why)
+        self._progress.line(f"the search ends: {why}")
 
     def has_lost_checkpoints(self) -> bool:
         """To be asked when no worker is left: whether trials must run again for a checkpoint that
         did not arrive. They are next. While the store does not answer nobody knows."""
+        if self._at_once:
+            return False
         self._storing.wait(SETTLE_S, give_up=lambda: self._storing.is_away() and self.must_end())
         self._settle(patience_s=0.0)
         return bool(self._waiting) and self._end is None
@@ -227,8 +251,9 @@ class Conductor:
 
     def _taken_up(self, closing: bool) -> Work | None:
         number = self._rule.take_up(closing)
-        if number is None:
-            return None
+        return None if number is None else self._goes_on(number)
+
+    def _goes_on(self, number: int) -> Work:
         settings = self._study.take_up(number)
         self._ledger.begins(number, self._clock())
         self._progress.goes_on(number)

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from headpose.data.manifest import ANGLES_FILE, DATA_FILES, NAMES_FILE, Manifest
 from headpose.data.prepared import PreparedSet
-from tuning.objects import AbsentObjectError, Objects, Place, parse_place
+from headpose.files import write_atomically
+from tuning.objects import AbsentObjectError, Objects, Place, StorageAwayError, parse_place
 from usererror import UserError
 
 MANIFEST = "manifest.json"
@@ -65,17 +66,27 @@ def describe(uri: str, objects: Objects) -> Description:
 def open_set(uri: str, cache: Path, objects: Objects) -> PreparedSet:
     """A prepared set by its folder or ``s3://`` place, memory-mapped.
 
+    While the store does not answer, what this node has fetched from the place before must do.
+
     Raises:
         UserError: no prepared set there, or it does not have the contents of its manifest.
     """
     if not uri.startswith("s3://"):
         return PreparedSet.open(Path(uri).expanduser())
     place = parse_place(uri)
-    manifest = _remote_manifest(place, objects)
-    folder = cache / json.loads(manifest)["fingerprint"]
+    note = cache / f"{hashlib.sha256(uri.encode()).hexdigest()[:32]}.place"
+    try:
+        fingerprint = str(json.loads(_remote_manifest(place, objects))["fingerprint"])
+    except StorageAwayError:
+        if not note.is_file():
+            raise
+        fingerprint = note.read_text("ascii")
+    folder = cache / fingerprint
     with _lock(cache / f"{folder.name}.lock"):
         if not (folder / MANIFEST).is_file():
             _fetch(place, folder, objects)
+        if not note.is_file() or note.read_text("ascii") != fingerprint:
+            write_atomically(note, fingerprint.encode("ascii"))
     return PreparedSet.open(folder)
 
 

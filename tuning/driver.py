@@ -3,17 +3,17 @@
 It holds no state that the study does not hold: kill it at any moment, start it again under the same
 name, and it goes on.
 
-    python -m tuning.driver quickstart.yaml --name quickstart-1122-0641
+    python -m tuning.driver --name quickstart-1122-0641 quickstart.yaml
+
+Without a file it goes on with the search of that name as the study has it.
 """
 
 import argparse
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
 from cluster.settings import Settings, load_settings
 from tuning.collecting import Collecting
@@ -27,6 +27,7 @@ from tuning.places import checkpoints
 from tuning.progress import ProgressLines
 from tuning.projection import Projection
 from tuning.records import SearchRecord
+from tuning.signals import EndedBySignal, Signals
 from tuning.spec import SearchSpec, load_spec
 from tuning.storing import Storing
 from tuning.study import Storage, Study
@@ -36,25 +37,29 @@ STUDY_PATIENCE_S = 15 * 60.0
 """How long a driver waits for a study database that is away; untuned."""
 
 
-def drive(name: str, spec: SearchSpec, settings: Settings) -> SearchRecord:
-    """Runs a search to its end on the cluster of ``settings``, or goes on with it.
+def drive(name: str, spec: SearchSpec | None, settings: Settings) -> SearchRecord:
+    """Runs a search to its end on the cluster of ``settings``, or goes on with it: without ``spec``
+    with the one that the study has.
 
     Raises:
         UserError: a server that is needed cannot be reached, the data set is missing, or another
             driver runs this search.
+        EndedBySignal: SIGTERM or Ctrl-C came; the study is whole.
     """
     objects = Objects(settings)
     objects.check(settings.s3_bucket)
-    fingerprint = fingerprint_of(spec.data.train, objects)
     progress = ProgressLines()
     with (
         Storage(settings.require("study_url"), STUDY_PATIENCE_S) as storage,
         storage.driving(name, progress.line),
     ):
-        study = storage.create(name, spec, fingerprint)
+        spec = spec or storage.open(name).spec
+        study = storage.create(name, spec, fingerprint_of(spec.data.train, objects))
+        if study.record().ended:
+            study.reopen()
         projection = Projection(storage.open(name), MlflowRuns(settings, objects))
         try:
-            _run(study, settings, projection, progress)
+            _run(study, storage, settings, projection)
         except Exception:
             if storage.fault is not None:  # Ray Tune hides it in an error of its own
                 raise storage.fault from None
@@ -62,33 +67,43 @@ def drive(name: str, spec: SearchSpec, settings: Settings) -> SearchRecord:
         return study.record()
 
 
-def _run(study: Study, settings: Settings, projection: Projection, progress: ProgressLines) -> None:
+def _run(study: Study, storage: Storage, settings: Settings, projection: Projection) -> None:
     # Ray reads its environment when it is imported.
     os.environ.update(settings.client_environment())
     from tuning import ray_tune  # noqa: PLC0415
 
     ray_tune.connect(settings.require("ray_address"), namespace=f"hopetune-{study.name}")
+    progress = ProgressLines()
     gpus, parallel = _placement(study.spec, ray_tune.gpus_of_cluster(), progress)
     for text in study.earlier():
         progress.line(f"warm start: {text}")
     storing = Storing(_looks_into_the_store(settings))
     driver = Conductor(study, progress, storing, nodes=ray_tune.living_nodes)
-    signal.signal(signal.SIGTERM, _asks_to_end(driver))
     collecting = _collecting(study.name, settings)
-    projection.start()
-    collecting.start()
-    try:
-        ray_tune.run_trials(driver, study.spec, gpus, parallel)
-        while driver.has_lost_checkpoints():
+
+    def ask(why: str) -> None:
+        driver.ask_to_end(why, at_once=True)
+        storage.hurry(0.0)
+
+    with Signals(ask) as signals:
+        projection.start()
+        collecting.start()
+        try:
             ray_tune.run_trials(driver, study.spec, gpus, parallel)
-        # Not where an exception passes: such a search has not ended, its next driver goes on.
-        why = driver.ended_by
-        study.finish_running(ExitReason.SEARCH_ENDED, why)
-        study.end(why)
-    finally:
+            while driver.has_lost_checkpoints():
+                ray_tune.run_trials(driver, study.spec, gpus, parallel)
+            # Not where an exception passes: such a search has not ended, its next driver goes on.
+            why = driver.ended_by
+            study.finish_running(ExitReason.SEARCH_ENDED, why)
+            study.end(why)
+        except Exception:
+            projection.finish()
+            raise
         projection.finish()
-    progress.search_ended(study.record())
-    collecting.finish()
+        progress.search_ended(study.record())
+        if signals.received is not None:
+            raise EndedBySignal(signals.received)
+        collecting.finish()
     if driver.hopeless:
         remedy = f"see `hopetune show {study.name}`; mend the nodes, then resume the search"
         raise UserError(study.name, "the search ended early", got=driver.hopeless, remedy=remedy)
@@ -124,22 +139,16 @@ def _placement(spec: SearchSpec, available: float, progress: ProgressLines) -> t
     return wanted, spec.resources.parallel_trials or at_a_time
 
 
-def _asks_to_end(driver: Conductor) -> Callable[[int, FrameType | None], None]:
-    def handler(_signal: int, _frame: FrameType | None) -> None:
-        driver.ask_to_end("stopped by SIGTERM")
-
-    return handler
-
-
 def main() -> int:
     """Entry of the Ray job."""
     parser = argparse.ArgumentParser(description="Drives one search.")
-    parser.add_argument("file", type=Path)
+    parser.add_argument("file", type=Path, nargs="?")
     parser.add_argument("--name", required=True)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s: %(message)s")
     try:
-        drive(arguments.name, load_spec(arguments.file), load_settings())
+        spec = load_spec(arguments.file) if arguments.file else None
+        drive(arguments.name, spec, load_settings())
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import TextIO
 
 from tuning.exits import FATES, ExitReason
+from tuning.going_on import unfinished
 from tuning.records import EpochRecord, SearchRecord
 from tuning.space import Value
 from tuning.study import now_ms
@@ -97,6 +98,8 @@ class ProgressLines:
         best = search.best()
         if best:
             self.line(f"    best: trial {best.number}  {describe(best.parameters)}")
+        if unfinished(search):
+            self.line(f"    it goes on with `hopetune resume {search.name}`")
 
 
 def _short(value: Value) -> str:

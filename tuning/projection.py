@@ -13,6 +13,7 @@ from typing import Protocol
 
 from tuning import pareto
 from tuning.exits import FATES, ExitReason
+from tuning.extension import changes
 from tuning.records import SearchRecord, TrialRecord
 from tuning.study import Study
 from usererror import UserError
@@ -109,6 +110,9 @@ def _parent(search: SearchRecord) -> RunState:
         tags["hopetune.avoided_nodes"] = "; ".join(words)[:LONGEST_TAG]
     if search.ended:
         tags[ENDED_TAG] = search.ended
+    first = search.earlier[0][1] if search.earlier else spec
+    if search.earlier:
+        tags["hopetune.extended"] = changes(first, spec)
     return RunState(
         trial=None,
         name=search.name,
@@ -118,8 +122,9 @@ def _parent(search: SearchRecord) -> RunState:
             "sampler": spec.sampler.name,
             "objectives": ", ".join(spec.objectives),
             "stopping": spec.stopping.rule,
-            "trials": str(spec.budget.trials),
-            "epochs": str(spec.budget.epochs),
+            # A run's parameters cannot be changed: those of an extended search stay the first ones.
+            "trials": str(first.budget.trials),
+            "epochs": str(first.budget.epochs),
             "data": spec.data.train,
         },
         points=points,

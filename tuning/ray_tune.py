@@ -282,6 +282,7 @@ def connect(address: str, namespace: str) -> None:
 def run_trials(events: SearchEvents, spec: SearchSpec, gpus: float, parallel: int) -> None:
     """Runs trials on the connected cluster until ``events`` says that the search has ended."""
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints tables even at verbose=0
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # the driver has its own (tuning/signals.py)
     os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # the conductor tells of them
     # It warns that it finds no result files, which are switched off, and counts failed attempts as
     # failed trials: the study has the results.

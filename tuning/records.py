@@ -112,6 +112,9 @@ class SearchRecord:
     ended_ms: int | None
     stop_wanted: bool
     trials: tuple[TrialRecord, ...]
+    earlier: tuple[tuple[int, SearchSpec], ...] = ()
+    """Its search files before it was extended, the first one first, and until when (ms) each was
+    in force."""
     avoided_nodes: Mapping[str, str] = field(default_factory=dict)
     """Addresses of nodes that get no trials any more, each with the reason in words."""
 

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from headpose.config import TrainConfig
 from headpose.networks.backbones import check_backbone
-from tuning.legal import field_kind
+from tuning.legal import field_kind, is_legal
 from tuning.papers import fitting
 from tuning.published import Published, check_published
 from tuning.space import FORMS, Choices, Parameter, Range, Settings, Strict, Value
@@ -162,6 +162,15 @@ class SearchSpec(Strict):
         """
         return TrainConfig(**{**self.fixed, **parameters})  # type: ignore[arg-type]
 
+    def holds(self, parameters: Settings) -> bool:
+        """Whether a configuration lies in this search's space."""
+        active = {name for name, p in self.parameters.items() if p.is_active(parameters)}
+        return active == set(parameters) and all(self.allows(*item) for item in parameters.items())
+
+    def allows(self, name: str, value: Value) -> bool:
+        """Whether a searched setting may have a value."""
+        return is_legal(name, self.parameters[name], value)
+
 
 def load_spec(path: Path) -> SearchSpec:
     """Reads a search file.
@@ -170,8 +179,17 @@ def load_spec(path: Path) -> SearchSpec:
         UserError: names the file, the line and the field.
     """
     file = YamlFile(path)
-    wants_papers = file.values.get("try_first") == PAPERS
-    values = file.values | ({"try_first": []} if wants_papers else {})
+    return spec_of(file.values, file)
+
+
+def spec_of(values: dict[str, Any], file: YamlFile) -> SearchSpec:
+    """A search from the values of a file, some of which may come from elsewhere.
+
+    Raises:
+        UserError: names the file, the line and the field.
+    """
+    wants_papers = values.get("try_first") == PAPERS
+    values = values | ({"try_first": []} if wants_papers else {})
     try:
         spec = SearchSpec.model_validate(values)
     except ValidationError as error:

@@ -38,6 +38,9 @@ class AtOnce:
     def waiting(self) -> int:
         return 0
 
+    def numbers(self) -> set[int]:
+        return set()
+
     def arrived(self) -> list[int]:
         found, self._arrived = self._arrived, []
         return found
@@ -82,6 +85,11 @@ class Storing:
         """How many trials wait for their checkpoints."""
         with self._changed:
             return len(self._keys)
+
+    def numbers(self) -> set[int]:
+        """The trials that wait for their checkpoints."""
+        with self._changed:
+            return set(self._keys)
 
     def arrived(self) -> list[int]:
         """Trials whose checkpoints have arrived since this was last asked."""

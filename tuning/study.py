@@ -5,6 +5,7 @@ parameters, its value after every epoch, its metrics, why it ended. The driver i
 and can be rebuilt from this at any moment.
 """
 
+import copy
 import dataclasses
 import math
 import time
@@ -29,10 +30,13 @@ from tuning.space import Settings
 from tuning.spec import Objective, SearchSpec
 from tuning.study_records import (
     ATTEMPT,
+    AWAY_MS,
     BEGUN_AFTER,
     CONTINUES,
     EPOCH,
+    SEEN_MS,
     attempts_of,
+    last_sign_ms,
     number_of,
     trial_records,
 )
@@ -42,6 +46,9 @@ from tuning.warm_start import taken_from
 from usererror import UserError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+_EARLIER = "earlier_specs"
 
 
 class Storage:
@@ -156,7 +163,8 @@ class Storage:
         if "spec" in study.user_attrs:  # else it is new, or its first driver died right here
             known = Study(study, clock)
             record = known.record()
-            if record.spec != spec or record.fingerprint != fingerprint:
+            files = (record.spec, *(spec for _, spec in record.earlier))
+            if spec not in files or record.fingerprint != fingerprint:
                 rule = "a search keeps its file and its data"
                 raise UserError(name, "another search has this name", rule=rule)
             return known
@@ -213,7 +221,13 @@ class Study:
         self.name = study.study_name
         self.spec = SearchSpec.model_validate(_tuples(study.user_attrs["spec"]))
         earlier = study_history.history(study, self.spec) if self.spec.warm_start else []
-        self._sampled_from = Finished(study, self.spec.budget.epochs, earlier)
+        self.files_before = tuple(
+            (kept["until_ms"], SearchSpec.model_validate(_tuples(kept["spec"])))
+            for kept in study.user_attrs.get(_EARLIER, [])
+        )
+        """Its search files before it was extended, and until when each was in force."""
+        placed = (self._placed,) if self.files_before else ()
+        self._sampled_from = Finished(study, self.spec.budget.epochs, earlier, *placed)
         self._open: dict[int, _Entry] = {}
         trials = self._trials()
         self._entry_of = {number_of(t): t.number for t in trials}
@@ -236,16 +250,17 @@ class Study:
         return number, settings
 
     def take_up(self, number: int) -> Settings:
-        """Goes on with a paused trial; returns its settings."""
+        """Goes on with a trial that was paused, interrupted, or complete for a shorter horizon;
+        returns its settings."""
         paused = self._trials()[self._entry_of[number]]
         attributes = {
             name: value
             for name, value in paused.user_attrs.items()
-            if name not in ("exit_reason", "detail", "ended_ms")
+            if name not in ("exit_reason", "detail", "ended_ms", AWAY_MS, SEEN_MS)
         }
         attributes |= {
             CONTINUES: number,
-            BEGUN_AFTER: max(paused.intermediate_values),
+            BEGUN_AFTER: max(paused.intermediate_values, default=0),
             "started_ms": self._clock(),
         }
         settings = dict(paused.params)
@@ -256,17 +271,33 @@ class Study:
         return settings
 
     def adopt(self) -> list[tuple[int, Settings]]:
-        """The trials that a dead driver left running, to be gone on with under their numbers."""
+        """The trials that a dead driver left running, to be gone on with under their numbers.
+
+        Their workers died with it; the time since then is nobody's cost.
+        """
+        found = self._running()
+        for trial in found:
+            now = self._clock()
+            away_ms = trial.user_attrs.get(AWAY_MS, 0) + max(0, now - last_sign_ms(trial))
+            for name, value in ((AWAY_MS, away_ms), (SEEN_MS, now)):
+                self._study._storage.set_trial_user_attr(trial._trial_id, name, value)
+        return [(number_of(trial), dict(trial.params)) for trial in found]
+
+    def _running(self) -> list[FrozenTrial]:
         left = [t for t in self._trials() if t.state == TrialState.RUNNING]
         for trial in left:
             self._open[number_of(trial)] = _Entry(
                 trial._trial_id, trial.number, trial.user_attrs, trial.intermediate_values
             )
-        return [(number_of(trial), dict(trial.params)) for trial in left]
+        return left
 
     def is_open(self, number: int) -> bool:
         """Whether a trial that this driver asked for or adopted has not been ended yet."""
         return number in self._open
+
+    def open_trials(self) -> set[int]:
+        """The trials that this driver asked for or adopted and that have not been ended yet."""
+        return set(self._open)
 
     def record_epoch(self, number: int, record: EpochRecord) -> bool:
         """Keeps an epoch as it is first reported; says whether it was new."""
@@ -328,12 +359,35 @@ class Study:
 
     def finish_running(self, reason: ExitReason, detail: str) -> None:
         """Ends every trial that is still running."""
-        for number, _ in self.adopt():
-            self.finish(number, reason, detail)
+        for trial in self._running():
+            self.finish(number_of(trial), reason, detail)
 
     def end(self, why: str) -> None:
-        self._study.set_user_attr("ended", why)
-        self._study.set_user_attr("ended_ms", self._clock())
+        """Ends the search; the first end counts."""
+        if self._study.user_attrs.get("ended") is None:
+            self._study.set_user_attr("ended_ms", self._clock())
+            self._study.set_user_attr("ended", why)
+
+    def extend(self, spec: SearchSpec) -> None:
+        """Changes the search file and keeps the one before; open the study again to go on with it.
+
+        What a dead driver left running outside the new bounds is over.
+        """
+        kept = self._study.user_attrs.get(_EARLIER, [])
+        before = self._study.user_attrs["spec"]
+        if not kept or kept[-1]["spec"] != before:  # else a process died between these two writes
+            kept = [*kept, {"until_ms": self._clock(), "spec": before}]
+            self._study.set_user_attr(_EARLIER, kept)
+        for trial in self._running():
+            if not spec.holds(dict(trial.params)):
+                why = "outside the bounds of the extended search"
+                self.finish(number_of(trial), ExitReason.SEARCH_ENDED, why)
+        self._study.set_user_attr("spec", spec.model_dump(mode="json"))
+
+    def reopen(self) -> None:
+        """Takes the end back, and the wish for it, so that the search goes on."""
+        for name, value in (("stop_wanted", False), ("ended", None), ("ended_ms", None)):
+            self._study.set_user_attr(name, value)
 
     # -- what others may write -----------------------------------------------------------------
 
@@ -367,6 +421,7 @@ class Study:
             ended_ms=attributes.get("ended_ms"),
             stop_wanted=bool(attributes.get("stop_wanted", False)),
             trials=trial_records(trials),
+            earlier=self.files_before,
             avoided_nodes=attributes.get("avoided_nodes", {}),
         )
 
@@ -393,6 +448,15 @@ class Study:
         number = storage.get_trial_number_from_id(trial_id)
         self._open[number] = _Entry(trial_id, number, attributes, values)
         return number
+
+    def _placed(self, trial: FrozenTrial) -> FrozenTrial | None:
+        """A trial with the bounds that hold now, for samplers compare them; none outside them."""
+        if not self.spec.holds(dict(trial.params)):
+            return None
+        shown = copy.copy(trial)
+        parameters = self.spec.parameters
+        shown.distributions = {name: distribution(name, parameters[name]) for name in trial.params}
+        return shown
 
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)

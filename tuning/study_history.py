@@ -31,6 +31,7 @@ def notes(study: optuna.Study) -> list[str]:
 def history(study: optuna.Study, spec: SearchSpec) -> list[FrozenTrial]:
     """The earlier trials as samplers see them, numbered below zero: older than all of its own."""
     kept = [trial for taken in _kept(study) for trial in taken["trials"]]
+    kept = [trial for trial in kept if spec.holds(trial["parameters"])]  # it may be an extended one
     found = [_told(trial, spec) for trial in kept]
     for place, trial in enumerate(found):
         trial.number = place - len(found)

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any, cast
 
 import optuna
@@ -42,6 +42,7 @@ class Finished(optuna.Study):
         study: the whole.
         epochs: how many a complete trial has.
         earlier: trials of other searches that are shown before its own.
+        placed: a trial of its own as it lies in the present space; none where it lies outside.
     """
 
     notes: dict[str, Any]
@@ -49,10 +50,14 @@ class Finished(optuna.Study):
     the trial, in the same step."""
 
     def __init__(
-        self, study: optuna.Study, epochs: int, earlier: Sequence[FrozenTrial] = ()
+        self,
+        study: optuna.Study,
+        epochs: int,
+        earlier: Sequence[FrozenTrial] = (),
+        placed: Callable[[FrozenTrial], FrozenTrial | None] = lambda trial: trial,
     ) -> None:
         super().__init__(study.study_name, study._storage, RandomSampler())
-        self._epochs, self._earlier = epochs, earlier
+        self._epochs, self._earlier, self._placed = epochs, earlier, placed
         self.notes = {}
         self._storage = cast(BaseStorage, _NotesAside(study._storage, self.notes))
         self._seen: list[FrozenTrial] | None = None
@@ -79,7 +84,8 @@ class Finished(optuna.Study):
         use_cache: bool = False,  # noqa: ARG002
     ) -> list[FrozenTrial]:
         if self._seen is None:
-            found = self._storage.get_all_trials(self._study_id, deepcopy=False)
+            known = self._storage.get_all_trials(self._study_id, deepcopy=False)
+            found = [trial for trial in map(self._placed, known) if trial is not None]
             several = len(self.directions) > 1
             trials = [t if several else self._told(t) for t in found]
             told = (t for t in trials if t.state in _TOLD and not (several and _is_cut_short(t)))

@@ -91,7 +91,7 @@ def train_trial(
         finite = math.isfinite(metrics[OBJECTIVE])
         if epoch > reported and finite:
             history.append(metrics)
-        if finite and not (epoch <= reported and found.has(epoch)):
+        if finite and (epoch > reported or found.lacks(epoch)):
             checkpoints.save(key, history[:epoch], _snapshot(training))
         if epoch > reported or not finite:
             yield EpochReport(epoch, metrics, key, restored=False)

@@ -172,6 +172,10 @@ def store(objects: Objects, root: Place, entry: Entry, tell: Callable[[str], Non
             set_aside(objects, root, entry.key, str(damage), tell, data=False)
             continue
         if winner is not None:
+            parts = [folder / part.name for part in winner.parts.values()]
+            if not any(map(objects.exists, parts)):  # collected, and now trained again
+                objects.put(folder / MANIFEST, manifest.to_bytes())
+                return True
             _give_way(objects, folder, manifest, winner)
             return False
     raise UserError(str(folder), "its manifest is written by somebody else again and again")

@@ -37,7 +37,7 @@ class Worker:
     def __init__(self) -> None:
         settings = load_settings()
         keep_freed_memory()
-        self._objects = Objects(settings)
+        self._objects = Objects(settings, timeout_s=LOOK_TIMEOUT_S)
         self._cache: Path = data_cache(settings)
         self._data: dict[tuple[str, Keep], tuple[PreparedSet, ImageSource]] = {}
         self._notes: list[str] = []

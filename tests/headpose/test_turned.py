@@ -171,3 +171,22 @@ def test_what_has_no_usable_label_is_copied_and_never_turned(tmp_path: Path) -> 
     assert found.turned + found.beyond_limit == 8
     assert (tmp_path / "turned/AFW/AFW_2_1_0.mat").is_file()
     assert not list((tmp_path / "turned").rglob("AFW_2_1_*0?.jpg"))
+
+
+def test_genuine_samples_turn_with_their_landmarks(realdata: Path, tmp_path: Path) -> None:
+    source = scan("300w-lp", realdata / "300W_LP")
+    turn_set(realdata / "300W_LP", tmp_path / "turned", share=1.0)
+    turned = turned_of(tmp_path / "turned", source)
+    assert len(turned) == len(TURNS_DEG) * len(source.samples)
+    after = {sample.name: sample for sample in scan("300w-lp", tmp_path / "turned").samples}
+    before = {sample.name: sample for sample in source.samples}
+    for name, (origin, turn_deg) in turned.items():
+        # The best in-plane turn between the two sets of landmarks is the one that was asked for.
+        old, new = (
+            s.landmarks_px - s.landmarks_px.mean(axis=1, keepdims=True)
+            for s in (before[origin], after[name])
+        )
+        cross = (old[0] * new[1] - old[1] * new[0]).sum()
+        found_deg = np.rad2deg(np.arctan2(cross, (old * new).sum()))
+        assert found_deg == pytest.approx(turn_deg, abs=1e-6)
+        assert after[name].angles_deg[2] != pytest.approx(before[origin].angles_deg[2], abs=5)

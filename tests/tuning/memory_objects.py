@@ -34,6 +34,10 @@ class MemoryObjects:
         self._asked("put_new", place)
         return self.contents.setdefault(place.key, content) is content
 
+    def exists(self, place: Place) -> bool:
+        self._asked("exists", place)
+        return place.key in self.contents
+
     def listed(self, folder: Place) -> Iterator[Listed]:
         self._asked("list", folder)
         for key, content in sorted(self.contents.items()):

@@ -106,7 +106,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_next_shorter_one_used(
     assert len([note for note in notes if "damaged and set aside" in note]) == 1
     assert stored(objects, KEYS[2]) == []
     assert len([k for k in objects.contents if k.startswith("damaged/checkpoints/trunk/3/")]) == 3
-    assert not found.has(3)
+    assert found.lacks(3)
     again = store_of("third node")
     again.save(KEYS[2], history(3), snapshot(3))
     assert again.flush(10)
@@ -178,6 +178,24 @@ def test_the_same_content_twice_stays(
     assert store(objects, ROOT, entry, notes.append)  # type: ignore[arg-type]
     assert not store(objects, ROOT, entry, notes.append)  # type: ignore[arg-type]
     assert len(objects.contents) == 3
+
+
+def test_a_collected_best_is_stored_again_when_it_is_trained_again(
+    objects: MemoryObjects, tmp_path: Path, notes: list[str], store_of: StoreOf
+) -> None:
+    fill(store_of(), 2)  # the second is the better one
+    for name in stored(objects, "trunk"):
+        if not name.endswith("manifest.json"):
+            del objects.contents[name]
+    found = store_of("other node").beginning(KEYS)
+    assert [found.lacks(epoch) for epoch in (1, 2)] == [False, True]
+    for value in (9.0, 2.0):  # on a GPU it comes out a little different
+        again = Spool(tmp_path / f"{value}", 10**9)
+        entry = again.write(KEYS[1], history(2), snapshot(value).contents())
+        store(objects, ROOT, entry, notes.append)  # type: ignore[arg-type]
+    loaded = store_of("third node").beginning(KEYS).load()
+    assert loaded is not None
+    assert (loaded[0], loaded[1].weights_file) == (2, snapshot(9.0).weights_file), "the first one"
 
 
 def test_a_known_epoch_is_looked_for_again(store_of: StoreOf, objects: MemoryObjects) -> None:

@@ -12,7 +12,7 @@ from headpose.data.manifest import PrepareSettings
 from headpose.data.prepared import prepare
 from tuning import preparing
 from tuning.datasets import describe, fingerprint_of, open_set, publish
-from tuning.objects import AbsentObjectError, Place
+from tuning.objects import AbsentObjectError, Place, StorageAwayError
 from tuning.preparing import prepare_and_publish
 from usererror import UserError
 
@@ -29,12 +29,15 @@ class FolderObjects:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.calls: list[str] = []
+        self.away = False
 
     def path(self, place: Place) -> Path:
         return self.root / place.bucket / place.key
 
     def get(self, place: Place) -> bytes:
         self.calls.append(f"get {place.key.rsplit('/', 1)[-1]}")
+        if self.away:
+            raise StorageAwayError(str(place), "the S3 server cannot be used")
         if not self.path(place).is_file():
             raise AbsentObjectError(str(place))
         return self.path(place).read_bytes()
@@ -107,7 +110,8 @@ def test_a_node_fetches_a_set_once_whatever_a_killed_fetch_left(
     second = open_set(URI, cache, objects)  # type: ignore[arg-type]
     assert objects.calls == ["get manifest.json"]
     assert first.names == second.names
-    assert {path.name for path in cache.iterdir()} == {fingerprint, f"{fingerprint}.lock"}
+    lasting = {path.name for path in cache.iterdir() if path.suffix != ".place"}
+    assert lasting == {fingerprint, f"{fingerprint}.lock"}
 
 
 def test_a_spoilt_transfer_is_refused_and_leaves_nothing(
@@ -184,3 +188,16 @@ def test_a_source_that_changed_is_prepared_again(
     prepare("300w-lp", changing, tmp_path / "expected", SMALL)
     content = json.loads((tmp_path / "expected" / "manifest.json").read_text())
     assert content["fingerprint"] == fingerprint_of(URI, objects)  # type: ignore[arg-type]
+
+
+def test_a_new_worker_of_a_node_needs_no_store_for_what_was_fetched(
+    published: Path, objects: FolderObjects, tmp_path: Path
+) -> None:
+    objects.away = True
+    with pytest.raises(StorageAwayError):
+        open_set(URI, tmp_path / "cache", objects)  # type: ignore[arg-type]
+    objects.away = False
+    fetched = open_set(URI, tmp_path / "cache", objects)  # type: ignore[arg-type]
+    objects.away = True
+    again = open_set(URI, tmp_path / "cache", objects)  # type: ignore[arg-type]
+    assert again.fingerprint == fetched.fingerprint

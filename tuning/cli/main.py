@@ -7,7 +7,16 @@ import sys
 
 import typer
 
-from tuning.cli import collection, data, forecasts, models, reports, searches, servers
+from tuning.cli import (
+    collection,
+    control,
+    data,
+    forecasts,
+    models,
+    reports,
+    searches,
+    servers,
+)
 from usererror import UserError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -20,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 app.add_typer(data.app, name="data")
-for module in (servers, searches, forecasts, reports, models, collection):
+for module in (servers, searches, control, forecasts, reports, models, collection):
     for command in module.COMMANDS:
         app.command()(command)
 

@@ -1,10 +1,9 @@
-"""``hopetune submit``, ``run``, ``ls``, ``show``, ``logs``, ``stop``, ``sync``: searches."""
+"""``hopetune submit``, ``run``, ``ls``, ``show``, ``logs``, ``sync``: searches."""
 
 import dataclasses
 import math
 import shutil
 import tempfile
-import time
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
     from tuning.study import Storage
 
 SEARCH_FILE = "search.yaml"
-STOP_GRACE_S = 30.0  # untuned: an epoch's report ends a trial at once, so seconds are enough
+INTERRUPTED = "interrupted"
+"""State of a search that has neither ended nor a living driver."""
 
 SearchFile = Annotated[Path, typer.Argument(help="A search file, see search_spaces/.")]
 SearchName = Annotated[
@@ -48,7 +48,7 @@ def submit(
     from tuning.spec import load_spec
 
     spec = load_spec(file)
-    cluster = _at(load_settings(), address)
+    cluster = at(load_settings(), address)
     search = name or _dated(spec.name)
     with tempfile.TemporaryDirectory(prefix="hopetune-submit-") as folder:
         shutil.copyfile(file, Path(folder) / SEARCH_FILE)
@@ -60,7 +60,7 @@ def submit(
         )
     say(f"search {search} is submitted; follow it with `hopetune logs {search} --follow`")
     if follow:
-        _follow(cluster, search)
+        follow_job(cluster, search)
 
 
 def run(file: SearchFile, name: Name = None) -> None:
@@ -80,10 +80,12 @@ def ls(json: Json = False) -> None:
 
     Example: `hopetune ls`
     """
-    with _storage() as storage:
+    with open_storage() as storage:
         searches = [storage.open(name).record() for name in storage.names()]
+        drivers = storage.drivers()
+    states = {search.name: state_of(search, search.name in drivers) for search in searches}
     if json:
-        say_json([_search_summary(search) for search in searches])
+        say_json([_search_summary(search, states[search.name]) for search in searches])
         return
     rows = []
     for search in searches:
@@ -91,13 +93,15 @@ def ls(json: Json = False) -> None:
         rows.append(
             (
                 search.name,
-                search.ended or "running",
+                states[search.name],
                 f"{len(search.trials)}/{search.spec.budget.trials}",
                 f"{best.value:.2f}°" if best else "",
                 _when(search.created_ms),
             )
         )
     say_table(("search", "state", "trials", "best val MAE", "started"), rows)
+    if INTERRUPTED in states.values():
+        say(f"what is {INTERRUPTED} has no driver any more: go on with `hopetune resume SEARCH`")
 
 
 def show(search: SearchName = "latest", json: Json = False) -> None:
@@ -105,16 +109,24 @@ def show(search: SearchName = "latest", json: Json = False) -> None:
 
     Example: `hopetune show latest`
     """
+    from tuning.extension import changes
     from tuning.pareto import front
     from tuning.progress import describe, overview
     from tuning.study import now_ms
 
-    record = record_of(search)
+    with open_storage() as storage:
+        record = storage.open(resolve(storage, search)).record()
+        state = state_of(record, record.name in storage.drivers())
     if json:
         trials = [_trial_summary(trial) for trial in record.trials]
-        say_json({**_search_summary(record), "trials": trials})
+        say_json({**_search_summary(record, state), "trials": trials})
         return
-    say(f"{record.name}: {record.ended or 'running'}")
+    say(f"{record.name}: {state}")
+    if state == INTERRUPTED:
+        say(f"it has no driver any more: go on with `hopetune resume {record.name}`")
+    files = [spec for _, spec in record.earlier] + [record.spec]
+    for (until_ms, before), after in zip(record.earlier, files[1:], strict=True):
+        say(f"extended {_when(until_ms)}: {changes(before, after)}")
     say(overview(record, now_ms()))
     by_error = sorted(record.trials, key=lambda t: math.inf if t.value is None else t.value)
     rows = [
@@ -146,38 +158,15 @@ def logs(
     address: Annotated[str | None, typer.Option(help="http://HEAD:8265 of its cluster.")] = None,
     follow: Annotated[bool, typer.Option(help="Go on until the search ends.")] = False,
 ) -> None:
-    """Print what the driver of a submitted search wrote.
+    """Print what the latest driver of a submitted search wrote.
 
     Example: `hopetune logs latest --follow`
     """
     name = record_of(search).name if search == "latest" else search
-    for text in jobs.logs(_at(load_settings(), address), name, follow=follow):
+    cluster = at(load_settings(), address)
+    known = jobs.again(cluster, name)
+    for text in jobs.logs(cluster, known[-1] if known else name, follow=follow):
         typer.echo(text, nl=False)
-
-
-def stop(
-    search: SearchName,
-    address: Annotated[str | None, typer.Option(help="http://HEAD:8265 of its cluster.")] = None,
-) -> None:
-    """End a search; what it has found stays.
-
-    Example: `hopetune stop quickstart-20261122-064100`
-    """
-    with _storage() as storage:
-        name = _resolve(storage, search)
-        if storage.open(name).record().ended:
-            say(f"search {name} has ended already")
-            return
-        storage.open(name).want_stop()
-        until = time.monotonic() + STOP_GRACE_S
-        while time.monotonic() < until:
-            if storage.open(name).record().ended:
-                say(f"search {name} is stopped")
-                return
-            time.sleep(0.5)
-    # No driver listened: it is dead or hangs, so its job is ended from outside.
-    jobs.stop(_at(load_settings(), address), name)
-    say(f"search {name}: its driver did not answer in {STOP_GRACE_S:.0f} s; its job is ended")
 
 
 def sync(
@@ -198,8 +187,8 @@ def sync(
 
     settings = load_settings()
     objects = Objects(settings)
-    with _storage() as storage:
-        names = storage.names() if all_ else [_resolve(storage, search)]
+    with open_storage() as storage:
+        names = storage.names() if all_ else [resolve(storage, search)]
         for name in names:
             record = storage.open(name).record()
             states = run_states(record, driven=name in storage.drivers())
@@ -213,11 +202,16 @@ def record_of(search: str) -> "SearchRecord":
     Raises:
         UserError: there is no such search.
     """
-    with _storage() as storage:
-        return storage.open(_resolve(storage, search)).record()
+    with open_storage() as storage:
+        return storage.open(resolve(storage, search)).record()
 
 
-def _resolve(storage: "Storage", search: str) -> str:
+def resolve(storage: "Storage", search: str) -> str:
+    """The name of a search, of which ``latest`` is one.
+
+    Raises:
+        UserError: there are no searches.
+    """
     if search != "latest":
         return search
     names = storage.names()
@@ -227,7 +221,8 @@ def _resolve(storage: "Storage", search: str) -> str:
     return names[-1]
 
 
-def _storage() -> "Storage":
+def open_storage() -> "Storage":
+    """The studies; raises UserError where they cannot be reached."""
     from tuning.study import Storage
 
     return Storage(load_settings().require("study_url"))
@@ -241,23 +236,35 @@ def _when(at_ms: int) -> str:
     return f"{datetime.fromtimestamp(at_ms / 1000):%Y-%m-%d %H:%M}"
 
 
-def _at(settings: Settings, address: str | None) -> Settings:
+def at(settings: Settings, address: str | None) -> Settings:
+    """Settings with the cluster's address as it was named, if it was."""
     return settings.model_copy(update={"ray_jobs_address": address}) if address else settings
 
 
-def _follow(cluster: Settings, search: str) -> None:
-    for text in jobs.logs(cluster, search, follow=True):
+def follow_job(cluster: Settings, name: str) -> None:
+    """Prints what a job writes until it ends.
+
+    Raises:
+        UserError: it did not end well.
+    """
+    for text in jobs.logs(cluster, name, follow=True):
         typer.echo(text, nl=False)
-    job = jobs.get(cluster, search)
+    job = jobs.get(cluster, name)
     if job.status != "SUCCEEDED":
         remedy = "the log above says why"
-        raise UserError(search, "its driver did not end well", got=job.status, remedy=remedy)
+        raise UserError(name, "its driver did not end well", got=job.status, remedy=remedy)
 
 
-def _search_summary(search: "SearchRecord") -> dict[str, object]:
+def state_of(search: "SearchRecord", has_driver: bool) -> str:
+    """Why it ended, or whether somebody drives it."""
+    return search.ended or ("running" if has_driver else INTERRUPTED)
+
+
+def _search_summary(search: "SearchRecord", state: str) -> dict[str, object]:
     best = search.best()
     return {
         "name": search.name,
+        "state": state,
         "ended": search.ended,
         "created_ms": search.created_ms,
         "trials_wanted": search.spec.budget.trials,
@@ -294,4 +301,4 @@ def _trial_summary(trial: "TrialRecord") -> dict[str, object]:
     }
 
 
-COMMANDS = (submit, run, ls, show, logs, stop, sync)
+COMMANDS = (submit, run, ls, show, logs, sync)

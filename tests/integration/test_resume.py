@@ -1,0 +1,149 @@
+"""Drivers that are killed or stopped, and what goes on after them: real processes and servers."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from cluster import jobs
+from cluster.settings import Settings
+from tuning.mlflow_client import EXPERIMENT, connect
+from tuning.study import Storage
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(400)]
+
+SearchFile = Callable[..., Path]
+SEED = os.getpid()  # nothing is stored of it yet, even on servers that are kept
+SLOW = "{backbone: squeezenet1_1, image_px: 32, batch_size: 8}"
+EPOCH = re.compile(r"^trial +(\d+) epoch (\d+)/\d+ .*\((.*)\)$", re.MULTILINE)
+
+
+class Terminal:
+    """``hopetune run`` in a process that may be killed."""
+
+    def __init__(self, servers: Settings, file: Path, name: str, out: Path) -> None:
+        self.out = out
+        with out.open("w") as lines:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-c", "from tuning.cli.main import main; main()"),
+                    *("run", str(file), "--name", name),
+                ],
+                env=os.environ | {"HOPETUNE_STATE_DIR": str(servers.state_dir)},
+                stdout=lines,
+                stderr=subprocess.STDOUT,
+            )
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        until = time.monotonic() + 200
+        while not condition():
+            assert self.process.poll() is None, self.out.read_text()
+            assert time.monotonic() < until, self.out.read_text()
+            time.sleep(0.1)
+
+    def end(self, how: signal.Signals) -> int:
+        self.process.send_signal(how)
+        return self.process.wait(timeout=100)
+
+
+def trained(text: str) -> Counter[tuple[int, int]]:
+    """How often each epoch of each trial was trained, by the lines of drivers."""
+    found = EPOCH.findall(text)
+    return Counter((int(t), int(e)) for t, e, how in found if how != "stored earlier")
+
+
+def runs_of(settings: Settings, search: str) -> list[tuple[str | None, str]]:
+    client: MlflowClient = connect(settings)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    found = client.search_runs([experiment.experiment_id], f"tags.`hopetune.search` = '{search}'")
+    return [(run.data.tags.get("hopetune.trial"), run.info.status) for run in found]
+
+
+def state_of(hopetune: Callable, name: str) -> str:
+    listed = json.loads(hopetune("ls", "--json").stdout)
+    return next(str(entry["state"]) for entry in listed if entry["name"] == name)
+
+
+def test_a_search_goes_on_after_its_driver_was_killed(
+    servers: Settings, storage: Storage, hopetune: Callable, search_file: SearchFile, tmp_path: Path
+) -> None:
+    file = search_file(
+        stopping="{rule: none}",
+        budget="{trials: 3, epochs: 8}",
+        sampler=f"{{name: random, seed: {SEED}}}",
+        fixed=SLOW,
+    )
+    name = f"small-killed-{SEED}"
+    driver = Terminal(servers, file, name, tmp_path / "out")
+    driver.wait_for(lambda: len(trained(driver.out.read_text())) >= 4)
+    assert storage.drivers()[name].pid == driver.process.pid
+    driver.end(signal.SIGKILL)
+    assert state_of(hopetune, name) == "interrupted"
+    before = storage.open(name).record()
+    assert before.count("RUNNING") > 0
+
+    done = hopetune("resume", name, "--foreground")
+    assert done.returncode == 0, done.stderr
+    record = storage.open(name).record()
+    assert record.ended == "all trials done"
+    assert [t.number for t in record.trials] == [0, 1, 2]
+    assert {t.state for t in record.trials} == {"COMPLETE"}
+    for earlier in before.trials:
+        later = record.trial(earlier.number)
+        assert later is not None
+        assert later.epochs[: len(earlier.epochs)] == earlier.epochs
+    both = trained(driver.out.read_text() + done.stdout)
+    assert set(both) == {(trial, epoch) for trial in range(3) for epoch in range(1, 9)}
+    again = [key for key, count in both.items() if count > 1]
+    assert len({trial for trial, _ in again}) == len(again) <= 2, "only what was in flight"
+    assert sorted(runs_of(servers, name), key=str) == [
+        ("0", "FINISHED"),
+        ("1", "FINISHED"),
+        ("2", "FINISHED"),
+        (None, "FINISHED"),
+    ]
+    nothing = hopetune("resume", name)
+    assert nothing.returncode == 2
+    assert "nothing is left to train" in nothing.stderr
+    assert "hopetune extend" in nothing.stderr
+
+
+def test_ctrl_c_ends_in_good_order_and_a_job_goes_on(
+    servers: Settings, storage: Storage, hopetune: Callable, search_file: SearchFile, tmp_path: Path
+) -> None:
+    file = search_file(
+        stopping="{rule: none}",
+        budget="{trials: 2, epochs: 10}",
+        sampler=f"{{name: random, seed: {SEED + 1}}}",
+        fixed=SLOW,
+    )
+    name = f"small-ctrl-c-{SEED}"
+    driver = Terminal(servers, file, name, tmp_path / "out")
+    driver.wait_for(lambda: len(trained(driver.out.read_text())) >= 2)
+    assert driver.end(signal.SIGINT) == 130
+    said = driver.out.read_text()
+    assert "Traceback" not in said
+    assert f"hopetune resume {name}" in said
+    record = storage.open(name).record()
+    assert (record.ended, record.count("RUNNING")) == ("stopped by Ctrl-C", 0)
+    assert name not in storage.drivers()
+
+    jobs.submit(servers, submission_id=name, entrypoint="true")  # as if a job had been its driver
+    followed = hopetune("resume", name, "--follow")
+    assert followed.returncode == 0, followed.stderr
+    assert f"goes on as job {name}.r2" in followed.stdout
+    record = storage.open(name).record()
+    assert record.ended == "all trials done"
+    assert [t.number for t in record.trials] == [0, 1]
+    assert all(sorted(t.curve) == list(range(1, 11)) for t in record.trials)
+    assert "all trials done" in hopetune("logs", name).stdout

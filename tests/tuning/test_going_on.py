@@ -1,0 +1,255 @@
+"""Searches that end before their time and go on: a real study in memory, no workers."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from tuning.conductor import Conductor
+from tuning.events import Idle, Work
+from tuning.exits import ExitReason
+from tuning.extension import changes, with_budget, with_space
+from tuning.going_on import nothing_left, unfinished
+from tuning.records import EpochRecord
+from tuning.simulation.simulator import Silent
+from tuning.space import Choices, Range
+from tuning.spec import Budget, Data, Sampler, SearchSpec, Stopping
+from tuning.storing import AtOnce
+from tuning.study import Storage, Study
+from usererror import UserError
+
+SPEC = SearchSpec(
+    name="small",
+    data=Data(train="/data/train"),
+    parameters={
+        "learning_rate": Range(low=1e-5, high=1e-3, log=True),
+        "backbone": Choices(choices=("resnet18", "squeezenet1_1")),
+    },
+    sampler=Sampler(name="random"),
+    stopping=Stopping(rule="none"),
+    budget=Budget(trials=3, epochs=3),
+)
+
+
+class Now:
+    def __init__(self) -> None:
+        self.ms = 1_000_000
+
+    def __call__(self) -> int:
+        self.ms += 1000
+        return self.ms
+
+
+@pytest.fixture
+def now() -> Now:
+    return Now()
+
+
+@pytest.fixture
+def study(now: Now) -> Study:
+    return Storage.in_memory().create("x", SPEC, "abc", now)
+
+
+def driver_of(study: Study, now: Now) -> Conductor:
+    return Conductor(study, Silent(), AtOnce(), now)
+
+
+def begun(driver: Conductor) -> Work:
+    work = driver.next_trial()
+    assert isinstance(work, Work)
+    return work
+
+
+def train(driver: Conductor, work: Work, epochs: range) -> None:
+    for epoch in epochs:
+        record = EpochRecord(epoch, 1, {"val_mae": 9.0 - epoch}, f"key{epoch}", restored=False)
+        driver.on_epoch(work.number, work.attempt, record)
+
+
+def test_the_study_is_whole_as_soon_as_the_end_is_asked_for(study: Study, now: Now) -> None:
+    driver = driver_of(study, now)
+    work = begun(driver)
+    train(driver, work, range(1, 2))
+    begun(driver)
+    driver.ask_to_end("stopped by SIGTERM", at_once=True)
+    assert driver.must_end()
+    record = study.record()
+    assert (record.ended, record.count("RUNNING")) == ("stopped by SIGTERM", 0)
+    assert {t.exit_reason for t in record.trials} == {ExitReason.SEARCH_ENDED}
+    # What a worker says afterwards is heard no more.
+    train(driver, work, range(2, 3))
+    assert study.record() == record
+    assert driver.next_trial() is Idle.DONE
+
+
+def test_interrupted_trials_go_on_under_their_numbers(study: Study, now: Now) -> None:
+    stopped = driver_of(study, now)
+    work = begun(stopped)
+    train(stopped, work, range(1, 3))
+    other = begun(stopped)
+    stopped.ask_to_end("stopped by its user")
+    assert stopped.must_end()
+    assert [t.number for t in unfinished(study.record())] == [work.number, other.number]
+
+    study.reopen()
+    assert study.record().ended is None
+    driver = driver_of(study, now)
+    assert not driver.must_end()
+    again = begun(driver)
+    assert (again.number, again.parameters) == (work.number, work.parameters)
+    train(driver, again, range(1, 4))  # a worker reports once more what is stored
+    assert begun(driver).number == other.number
+    train(driver, other, range(1, 4))
+    train(driver, begun(driver), range(1, 4))
+    driver.next_trial()
+    record = study.record()
+    assert [sorted(t.curve) for t in record.trials] == [[1, 2, 3]] * 3
+    assert {t.state for t in record.trials} == {"COMPLETE"}
+
+
+def test_a_search_that_did_all_its_trials_has_nothing_to_go_on_with(study: Study, now: Now) -> None:
+    driver = driver_of(study, now)
+    assert nothing_left(study.record(), now()) is None
+    for _ in range(3):
+        train(driver, begun(driver), range(1, 4))
+    assert driver.next_trial() is Idle.DONE
+    study.end(driver.ended_by)
+    why = nothing_left(study.record(), now())
+    assert why == "nothing is left to train: all trials done"
+
+
+def test_a_used_up_budget_is_said_beforehand(now: Now) -> None:
+    budget = Budget(trials=3, epochs=3, total_epochs=2)
+    spec = SPEC.model_copy(update={"budget": budget})
+    study = Storage.in_memory().create("x", spec, "abc", now)
+    driver = driver_of(study, now)
+    train(driver, begun(driver), range(1, 3))
+    assert driver.must_end()
+    assert nothing_left(study.record(), now()) == "its budget is used up: 2 of 2 epochs used"
+
+
+def test_time_without_a_driver_costs_nothing(study: Study, now: Now) -> None:
+    dead = driver_of(study, now)
+    work = begun(dead)
+    train(dead, work, range(0))
+    hours = study.record().gpu_hours(now.ms)
+    now.ms += 10 * 3600 * 1000
+    successor = driver_of(study, now)
+    assert begun(successor).number == work.number
+    record = study.record()
+    assert record.gpu_hours(now.ms) < hours + 0.01
+    assert successor._ledger.usage(now.ms).gpu_hours < hours + 0.01
+
+
+def extended(study: Study, spec: SearchSpec, now: Now) -> Study:
+    """The study as the next driver opens it."""
+    study.extend(spec)
+    study.reopen()
+    return Study(study._study, now)
+
+
+def test_complete_trials_go_on_to_a_longer_horizon(study: Study, now: Now) -> None:
+    driver = driver_of(study, now)
+    for _ in range(3):
+        train(driver, begun(driver), range(1, 4))
+    assert driver.next_trial() is Idle.DONE
+    study.end(driver.ended_by)
+    study = extended(study, with_budget(SPEC, {"epochs": 5, "trials": None}), now)
+    assert nothing_left(study.record(), now()) is None
+    driver = driver_of(study, now)
+    for number in range(3):
+        work = begun(driver)
+        assert (work.number, work.trained_epochs) == (number, 3)
+        train(driver, work, range(1, 6))
+    assert driver.next_trial() is Idle.DONE
+    record = study.record()
+    assert [sorted(t.curve) for t in record.trials] == [[1, 2, 3, 4, 5]] * 3
+    assert [(until > 0, spec) for until, spec in record.earlier] == [(True, SPEC)]
+    assert changes(SPEC, record.spec) == "epochs 3 → 5"
+
+
+def test_trials_outside_new_bounds_stay_as_history(study: Study, now: Now, tmp_path: Path) -> None:
+    driver = driver_of(study, now)
+    for _ in range(2):
+        train(driver, begun(driver), range(1, 4))
+    interrupted = begun(driver)
+    driver.ask_to_end("stopped by its user")
+    assert driver.must_end()
+    before = study.record()
+    rate = interrupted.parameters["learning_rate"]
+    assert isinstance(rate, float)
+    file = tmp_path / "new bounds.yaml"
+    file.write_text(
+        f"parameters: {{learning_rate: {{low: {2 * rate}, high: {64 * rate}, log: true}},"
+        " backbone: {choices: [mobilenet_v2, resnet18]}}"
+    )
+    spec = with_budget(with_space(SPEC, file), {"trials": 8})
+    study = extended(study, spec, now)
+    assert interrupted.number not in {t.number for t in unfinished(study.record())}
+    driver = driver_of(study, now)
+    new = [begun(driver) for _ in range(5)]
+    for work in new:
+        assert spec.holds(work.parameters)
+        train(driver, work, range(1, 4))
+    assert {w.parameters["backbone"] for w in new} <= {"mobilenet_v2", "resnet18"}
+    record = study.record()
+    assert record.trials[:3] == before.trials
+    study._sampled_from.look()
+    shown = study._sampled_from.get_trials()
+    inside = [t.number for t in record.trials if spec.holds(t.parameters)]
+    assert sorted(t.number for t in shown) == inside
+    assert len(inside) < len(record.trials)
+    for trial in shown:
+        assert trial.distributions == shown[-1].distributions, "samplers compare them"
+
+
+@pytest.mark.parametrize(
+    ("wishes", "told"),
+    [
+        ({"epochs": 2}, "budget.epochs: would be less than before; got 2; at least 3, in all"),
+        ({"trials": 1}, "budget.trials: would be less than before"),
+        ({"gpu_hours": 5.0}, "no limit before"),
+    ],
+)
+def test_a_search_never_gets_less(wishes: dict[str, float | None], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        with_budget(SPEC, wishes)
+
+
+WHOLE = """
+name: small
+data: {{train: {data}}}
+parameters:
+  learning_rate: {{low: 1e-6, high: 1e-3, log: true}}
+  backbone: {{choices: [resnet18, squeezenet1_1]}}
+fixed: {fixed}
+sampler: {{name: random, seed: {seed}}}
+budget: {{trials: 1, epochs: 1}}
+"""
+
+
+def test_of_a_whole_search_file_only_the_parameters_are_taken(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(WHOLE.format(data="/data/train", fixed="{}", seed=0))
+    found = with_space(SPEC, file)
+    assert found.budget == SPEC.budget
+    assert changes(SPEC, found) == "learning_rate 1e-05…0.001 log True → 1e-06…0.001 log True"
+    assert math.isclose(found.parameters["learning_rate"].low, 1e-6)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (WHOLE.format(data="/other", fixed="{}", seed=0), "3: data: differs from the search"),
+        (WHOLE.format(data="/data/train", fixed="{dropout: 0.1}", seed=0), "fixed"),
+        (WHOLE.format(data="/data/train", fixed="{}", seed=1), "sampler.seed: differs"),
+        ("parameters: {alpha: {low: 1, high: 2}}", "parameters: differs from the search"),
+        ("parameters: {learning_rate: {low: 2, hihg: 3}}", "did you mean 'high'"),
+        ("parameters: {backbone: {choices: [resnet17]}}", "backbone"),
+    ],
+)
+def test_what_would_make_history_untrue_is_refused(tmp_path: Path, text: str, told: str) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=told):
+        with_space(SPEC, file)

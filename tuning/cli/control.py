@@ -1,0 +1,219 @@
+"""``hopetune stop``, ``resume``, ``extend``: searches end before their time, go on, get more."""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cluster import jobs
+from cluster.settings import Settings, load_settings
+from tuning.cli.output import say
+from tuning.cli.searches import SearchName, at, follow_job, open_storage, resolve
+from usererror import UserError
+
+if TYPE_CHECKING:
+    from tuning.spec import SearchSpec
+    from tuning.study import Storage, Study
+
+STOP_GRACE_S = 30.0  # untuned: a driver looks once a second, so seconds are enough
+ENDING_S = 120.0  # untuned: a driver that has ended its search waits for epochs in flight
+
+Address = Annotated[str | None, typer.Option(help="http://HEAD:8265 of its cluster.")]
+Follow = Annotated[bool, typer.Option(help="Show progress until the search ends.")]
+Foreground = Annotated[
+    bool, typer.Option("--foreground", help="With this terminal as its driver, not as a job.")
+]
+
+
+def stop(search: SearchName, address: Address = None) -> None:
+    """End a search; what it has found stays, and `hopetune resume` goes on with it.
+
+    Example: `hopetune stop quickstart-20261122-064100`
+    """
+    with open_storage() as storage:
+        name = resolve(storage, search)
+        study = storage.open(name)
+        if study.record().ended:
+            say(f"search {name} has ended already")
+            return
+        study.want_stop()
+        if name not in storage.drivers():
+            _end_without_driver(storage, name)
+            return
+        until = time.monotonic() + STOP_GRACE_S
+        while time.monotonic() < until:
+            if study.record().ended:
+                say(f"search {name} is stopped; workers finish the epoch that is in flight")
+                return
+            time.sleep(0.5)
+        holder = storage.drivers().get(name)
+    # Its driver hangs, so its job is ended from outside.
+    cluster = at(load_settings(), address)
+    if known := jobs.again(cluster, name):
+        jobs.stop(cluster, known[-1])
+        say(f"search {name}: its driver did not answer in {STOP_GRACE_S:.0f} s; its job is ended")
+    elif holder:
+        raise UserError(name, "its driver does not answer", got=str(holder), remedy="end it there")
+
+
+def _end_without_driver(storage: "Storage", name: str) -> None:
+    from tuning.exits import ExitReason
+
+    with storage.driving(name, say):
+        study = storage.open(name)
+        study.adopt()
+        study.finish_running(ExitReason.SEARCH_ENDED, "stopped by its user")
+        study.end("stopped by its user")
+    say(f"search {name} had no driver any more; it is stopped")
+    say(f"bring its runs up to date with `hopetune sync {name}`")
+
+
+def resume(
+    search: SearchName,
+    address: Address = None,
+    follow: Follow = False,
+    foreground: Foreground = False,
+) -> None:
+    """Go on with a search whose driver died, or that was stopped: from its checkpoints, with the
+    search file that the study keeps. Budgets count from the beginning of the search.
+
+    Example: `hopetune resume quickstart-20261122-064100 --follow`
+    """
+    settings = at(load_settings(), address)
+    with open_storage() as storage:
+        name = resolve(storage, search)
+        _wait_for_its_driver(storage, name)
+        if not foreground:
+            _refuse_beside_a_job(settings, name)
+        with storage.driving(name, say):
+            study = storage.open(name)
+            study.adopt()
+            _refuse_without_work(study)
+            study.reopen()
+    start(settings, name, follow=follow, foreground=foreground)
+
+
+def extend(
+    search: SearchName,
+    trials: Annotated[int | None, typer.Option(help="Trials in all.")] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Epochs of a whole trial; the best complete ones go on."),
+    ] = None,
+    space: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML with new bounds: `parameters:` alone, those that change; or a search file, "
+            "of which only the parameters are taken."
+        ),
+    ] = None,
+    total_epochs: Annotated[int | None, typer.Option(help="Epochs of all trials in all.")] = None,
+    gpu_hours: Annotated[float | None, typer.Option(help="GPU-hours in all.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Minutes in all, since the search began.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Trials that may begin without a new best.")
+    ] = None,
+    address: Address = None,
+    follow: Follow = False,
+    foreground: Foreground = False,
+) -> None:
+    """Give a search more trials, longer ones or other bounds, and go on with it. All figures count
+    from the beginning of the search. Trials outside new bounds stay as history.
+
+    Example: `hopetune extend quickstart-20261122-064100 --trials 20 --epochs 30`
+    """
+    wishes: dict[str, float | None] = {
+        "trials": trials,
+        "epochs": epochs,
+        "total_epochs": total_epochs,
+        "gpu_hours": gpu_hours,
+        "wall_clock_minutes": minutes,
+        "patience": patience,
+    }
+    settings = at(load_settings(), address)
+    with open_storage() as storage:
+        name = resolve(storage, search)
+        _wait_for_its_driver(storage, name)
+        if not foreground:
+            _refuse_beside_a_job(settings, name)
+        with storage.driving(name, say):
+            say(_extended(storage.open(name), wishes, space))
+    start(settings, name, follow=follow, foreground=foreground)
+
+
+def _extended(study: "Study", wishes: Mapping[str, float | None], space: Path | None) -> str:
+    from tuning.extension import changes, with_budget, with_space
+
+    spec = with_budget(study.spec, wishes)
+    if space is not None:
+        spec = with_space(spec, space)
+    if spec == study.spec:
+        rule = "--trials, --epochs, --space and so on say what it gets"
+        raise UserError(study.name, "nothing is changed", rule=rule)
+    study.adopt()
+    _refuse_without_work(study, spec)
+    study.extend(spec)
+    study.reopen()
+    lost = len(study.spec.try_first) - len(spec.try_first)
+    note = f"; {lost} of `try_first` lie outside and are left out" if lost else ""
+    return f"search {study.name} is extended: {changes(study.spec, spec)}{note}"
+
+
+def start(settings: Settings, name: str, *, follow: bool, foreground: bool) -> None:
+    """A driver for a search that the study knows: this process, or a job of a new name."""
+    if foreground:
+        from tuning.driver import drive
+
+        drive(name, None, settings)
+        return
+    job = jobs.next_name(name, jobs.again(settings, name))
+    jobs.submit(settings, submission_id=job, entrypoint=f"python -m tuning.driver --name {name}")
+    say(f"search {name} goes on as job {job}; follow it with `hopetune logs {name} --follow`")
+    if follow:
+        follow_job(settings, job)
+
+
+def _wait_for_its_driver(storage: "Storage", name: str) -> None:
+    """A stopped search's driver waits for its workers a moment; one that drives is not waited for.
+
+    Raises:
+        UserError: the search is running.
+    """
+    until = time.monotonic() + ENDING_S
+    is_told = False
+    while holder := storage.drivers().get(name):
+        if not storage.open(name).record().ended or time.monotonic() > until:
+            remedy = f"follow it: `hopetune logs {name} --follow`; end it: `hopetune stop {name}`"
+            raise UserError(name, "the search is running", got=str(holder), remedy=remedy)
+        if not is_told:
+            say(f"waiting for the end of its driver, {holder}")
+            is_told = True
+        time.sleep(0.5)
+
+
+def _refuse_beside_a_job(settings: Settings, name: str) -> None:
+    known = jobs.again(settings, name)
+    if known and jobs.status(settings, known[-1]) == "PENDING":
+        raise UserError(name, "a job of this search is about to start", got=known[-1])
+
+
+def _refuse_without_work(study: "Study", spec: "SearchSpec | None" = None) -> None:
+    from tuning.going_on import nothing_left
+    from tuning.study import now_ms
+
+    record = study.record()
+    if why := nothing_left(dataclasses.replace(record, spec=spec or record.spec), now_ms()):
+        raise UserError(
+            study.name,
+            why,
+            rule="budgets count from the beginning of the search",
+            remedy="give it more: see `hopetune extend --help`",
+        )
+
+
+COMMANDS = (stop, resume, extend)

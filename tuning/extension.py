@@ -1,0 +1,109 @@
+"""A search gets more: a larger budget, other bounds. Pure, but for the file that is read.
+
+What was trained stays what it is, so nothing may change that a trial's figures depend on: the data,
+the fixed settings, the seed, the objectives, which settings are searched.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from tuning.spec import Budget, SearchSpec, spec_of
+from tuning.yaml_file import YamlFile
+from usererror import UserError
+
+KEPT = ("data", "fixed", "objectives")
+"""Sections of which the trials that are there were made."""
+
+
+def with_budget(spec: SearchSpec, wishes: Mapping[str, float | None]) -> SearchSpec:
+    """The search with a larger budget; each wish is the new whole, not what is added.
+
+    Raises:
+        UserError: less than before.
+    """
+    wanted = {name: value for name, value in wishes.items() if value is not None}
+    for name, value in wanted.items():
+        before = getattr(spec.budget, name)
+        if before is None or value < before:
+            raise UserError(
+                f"budget.{name}",
+                "would be less than before",
+                got=value,
+                rule="no limit before" if before is None else f"at least {before:g}, in all",
+                remedy="start a new search: what it shares with this one is not trained again",
+            )
+    try:
+        budget = Budget.model_validate({**spec.budget.model_dump(), **wanted})
+    except ValidationError as error:
+        fault = error.errors()[0]
+        name = ".".join(str(part) for part in fault["loc"])
+        raise UserError(f"budget.{name}", fault["msg"], got=fault["input"]) from error
+    return spec.model_copy(update={"budget": budget})
+
+
+def with_space(spec: SearchSpec, path: Path) -> SearchSpec:
+    """The search with the parameters of a file: a search file, of which only these are taken, or
+    one with nothing but ``parameters``, which may leave out those that stay.
+
+    ``try_first`` settings outside the new bounds are dropped.
+
+    Raises:
+        UserError: the file is no such file, or would make what was trained untrue.
+    """
+    file = YamlFile(path)
+    old = spec.model_dump(mode="json")
+    if set(file.values) == {"parameters"}:
+        merged = {**old["parameters"], **(file.values["parameters"] or {})}
+        found = spec_of({**old, "parameters": merged, "try_first": [], "published": []}, file)
+    else:
+        found = spec_of(file.values, file)
+        for section in KEPT:
+            _same(file, (section,), getattr(spec, section), getattr(found, section))
+        _same(file, ("sampler", "seed"), spec.sampler.seed, found.sampler.seed)
+    names = tuple(sorted(spec.parameters))
+    _same(file, ("parameters",), names, tuple(sorted(found.parameters)))
+    # In the order of the search: a seed draws them one after the other.
+    changed = {name: found.parameters[name] for name in spec.parameters}
+    extended = spec.model_copy(update={"parameters": changed})
+    inside = tuple(s for s in spec.try_first if _may_be_tried(extended, s))
+    return extended.model_copy(update={"try_first": inside})
+
+
+def _may_be_tried(spec: SearchSpec, settings: Mapping[str, Any]) -> bool:
+    return all(spec.allows(name, value) for name, value in settings.items())
+
+
+def _same(file: YamlFile, place: tuple[str, ...], before: object, wanted: object) -> None:
+    if before != wanted:
+        raise UserError(
+            file.where(place),
+            "differs from the search that is to be extended",
+            got=wanted,
+            rule=f"what was trained depends on it: {before}",
+            remedy="keep it, or start a new search",
+        )
+
+
+def changes(before: SearchSpec, after: SearchSpec) -> str:
+    """What an extension changed, in words."""
+    found = []
+    for name in Budget.model_fields:
+        old, new = getattr(before.budget, name), getattr(after.budget, name)
+        if old != new:
+            found.append(f"{name} {old:g} → {new:g}")
+    for name, old in before.parameters.items():
+        new = after.parameters[name]
+        if old != new:
+            found.append(f"{name} {_bounds(old)} → {_bounds(new)}")
+    return ", ".join(found) or "nothing"
+
+
+def _bounds(parameter: Any) -> str:
+    kept = parameter.model_dump(exclude_defaults=True)
+    if "choices" in kept:
+        return "[" + ", ".join(str(choice) for choice in kept["choices"]) + "]"
+    rest = "".join(f" {name} {value}" for name, value in kept.items() if name in ("step", "log"))
+    return f"{parameter.low:g}…{parameter.high:g}{rest}"

@@ -1,0 +1,64 @@
+"""What is left of a search that rests: pure functions of what the study knows.
+
+A search goes on with trials that ended for no reason of their own (it was stopped, its budget
+ended) and with the best of those that are complete but for a shorter horizon than it has now.
+Trials outside the present bounds stay as history: rules and samplers see them no more, and they do
+not go on.
+"""
+
+import math
+
+from tuning.budget import ended_by, proposals_ended_by
+from tuning.exits import ExitReason
+from tuning.ledger import Ledger
+from tuning.records import SearchRecord, TrialRecord
+from tuning.rules import rebuilt
+
+
+def within(search: SearchRecord) -> list[TrialRecord]:
+    """The trials inside the present bounds of the search."""
+    return [t for t in search.trials if search.spec.holds(t.parameters)]
+
+
+def unfinished(search: SearchRecord) -> list[TrialRecord]:
+    """Trials that are over but go on when the search does, the oldest first."""
+    last, best = search.spec.budget.epochs, _best_complete(search)
+    return [
+        trial
+        for trial in within(search)
+        if trial.exit_reason == ExitReason.SEARCH_ENDED
+        or (
+            trial.exit_reason == ExitReason.COMPLETED
+            and trial.number in best
+            and max(trial.curve, default=0) < last
+        )
+    ]
+
+
+def _best_complete(search: SearchRecord) -> set[int]:
+    """Those whose checkpoints are kept when a search ends: the others would begin anew. Those that
+    have begun to go on are among them, so that the next driver does not choose others."""
+    shorter = search.earlier[0][1].budget.epochs if search.earlier else math.inf
+    complete = [
+        trial
+        for trial in within(search)
+        if trial.exit_reason == ExitReason.COMPLETED or max(trial.curve, default=0) >= shorter
+    ]
+    complete.sort(key=lambda t: math.inf if t.value is None else t.value)
+    return {trial.number for trial in complete[: search.spec.checkpoints.keep_top]}
+
+
+def nothing_left(search: SearchRecord, now_ms: int) -> str | None:
+    """Why a search cannot go on, in words; none where it can."""
+    spec, usage = search.spec, Ledger.of(search).usage(now_ms)
+    if used := ended_by(spec.budget, usage):
+        return f"its budget is used up: {used}"
+    if search.count("RUNNING") or unfinished(search):
+        return None
+    no_more = proposals_ended_by(spec.budget, usage)
+    if no_more is None and search.ended == "every configuration of the space was tried":
+        no_more = search.ended
+    rule = rebuilt(spec.stopping, spec.budget.epochs, within(search))
+    if no_more is None or rule.take_up(closing=True) is not None:
+        return None
+    return f"nothing is left to train: {no_more}"
