@@ -31,15 +31,16 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def keep(what: str, text: str, arguments: argparse.Namespace) -> None:
+def keep(what: str, text: str, arguments: argparse.Namespace, module: str | None = None) -> None:
     """Prints a result, and writes it below ``benchmarks/results`` where ``--keep`` was given.
 
     Args:
         what: name of the benchmark, of the script.
         text: Markdown: tables, and what they show.
         arguments: of the script; ``keep`` names the hardware in the file's name.
+        module: what was run, where it is not a script of this folder.
     """
-    command = f"python -m benchmarks.{what} " + " ".join(sys.argv[1:])
+    command = f"python -m {module or f'benchmarks.{what}'} " + " ".join(sys.argv[1:])
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False

@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import socket
 import sysconfig
 from pathlib import Path
 
@@ -96,11 +97,25 @@ def _prepare(folder: Path, ports: dict[str, int], credentials: Credentials) -> N
 
 
 def remove_sockets(ports: dict[str, int]) -> None:
-    """Take away the unix sockets that a killed SeaweedFS leaves in the temporary folder."""
+    """Take away the unix sockets that a killed SeaweedFS leaves in the temporary folder.
+
+    Their names hold ports only, and another state directory's server may have these by now: one
+    whose socket is gone answers 500 to every PUT for ever. So those at which somebody listens stay.
+    """
     for part, port in ports.items():
-        leftover = f"seaweedfs-{part}-grpc-{port + GRPC_OFFSET}.sock"
+        leftover = Path("/tmp") / f"seaweedfs-{part}-grpc-{port + GRPC_OFFSET}.sock"  # noqa: S108
         with contextlib.suppress(OSError):  # gone already, or another user's
-            (Path("/tmp") / leftover).unlink()  # noqa: S108 (where SeaweedFS puts it)
+            if not _is_listened_at(leftover):
+                leftover.unlink()
+
+
+def _is_listened_at(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+    return True
 
 
 def _check(ports: dict[str, int], credentials: Credentials, bucket: str) -> None:
