@@ -89,7 +89,7 @@ def test_gc_shows_first_and_then_removes_and_orphans_need_to_be_asked_for(
     shown = json.loads(hopetune("gc", "--json").stdout)
     assert shown["removed"] is False
     assert shown["collectable"]["small-gc"] == {"objects": 1, "bytes": 9}
-    assert shown["young"] == [str(stranger)]
+    assert str(stranger) in shown["young"]
     assert objects.exists(left)
     said = hopetune("gc")
     assert "small-gc" in said.stdout
