@@ -63,6 +63,7 @@ sampler: {{name: random, seed: 4}}
 stopping: {{rule: stopping, first_rung: 1, factor: 2}}
 budget: {{trials: 6, epochs: 3}}
 resources: {{parallel_trials: 2}}
+checkpoints: {{keep_top: 6}}
 """,
         encoding="utf-8",
     )
