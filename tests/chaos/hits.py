@@ -2,6 +2,13 @@
 
 from dataclasses import dataclass, field
 
+LOSES_WORKERS = frozenset(
+    {
+        *("kill worker", "preempt worker", "stall worker", "kill node", "freeze node"),
+        *("kill driver", "kill head", "damage checkpoint", "fill disk"),
+    }
+)
+
 
 @dataclass
 class Hit:
@@ -22,9 +29,14 @@ class Hit:
     """Keys of checkpoints that were damaged."""
     lost_epochs: int = 0
     lost_s: float = 0.0
-    """Seconds of training that were done twice, of the unfinished epoch included."""
+    """Seconds of training that were in vain: of epochs trained again, and of the one in flight."""
     note: str = ""
     violations: list[str] = field(default_factory=list)
+
+    @property
+    def loses_workers(self) -> bool:
+        """Whether it takes their workers from the trials that it hits."""
+        return self.kind in LOSES_WORKERS
 
     def hits(self, trial: int) -> bool:
         return self.trials is None or trial in self.trials

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from tests.chaos.driving import hopetune
+from tests.chaos.gate import Change
 from tests.chaos.hits import Hit
 from tests.chaos.lineage import repeated, runs_of
 from tests.chaos.watching import Trial
@@ -33,7 +34,7 @@ def check(world: World, search: str, hits: Sequence[Hit], wanted: Sequence[Trial
         *study_is_whole(trials, world.size.trials),
         *equals_undisturbed(trials, wanted),
         *mlflow_equals_study(world, search, trials),
-        *nothing_trained_twice(world, trials, hits),
+        *nothing_trained_twice(world.changes(), trials, hits),
         *weights_are_whole(world, search, trials),
         *nothing_is_left_over(world, search),
         *nobody_is_left(world),
@@ -113,10 +114,19 @@ def _run_equals(world: World, trial: Trial, run: MlflowRun) -> list[str]:
     return found
 
 
-def nothing_trained_twice(world: World, trials: Sequence[Trial], hits: Sequence[Hit]) -> list[str]:
+def nothing_trained_twice(
+    changes: Sequence[Change], trials: Sequence[Trial], hits: Sequence[Hit]
+) -> list[str]:
     """No epoch that was stored when its trial was hit; what it cost is noted with the hit."""
-    found = []
-    runs = runs_of(world.changes(), trials)
+    runs = runs_of(changes, trials)
+    found = [
+        f"suite: it saw nothing being stored of trial {trial.number}"
+        for trial in trials
+        if trial.epochs
+        and not any(run.stored for number in trial.epochs for run in runs[trial.number, number])
+    ]
+    for hit in hits:
+        hit.lost_s += sum(_in_flight_s(trial, hit) for trial in trials)
     for first, again in repeated(runs):
         name = f"trial {first.trial} epoch {first.epoch}"
         before = [h for h in hits if h.at_s < again.seen_s and h.hits(first.trial)]
@@ -132,6 +142,15 @@ def nothing_trained_twice(world: World, trials: Sequence[Trial], hits: Sequence[
             what = f"stored {ago:.1f} s before fault {hit.index} and trained again"
             found.append(f"work: {name} was {what}")
     return found
+
+
+def _in_flight_s(trial: Trial, hit: Hit) -> float:
+    """How long the epoch had been trained that a trial lost with its worker; at most, as the
+    pause after the epoch before counts in."""
+    if not hit.loses_workers or not hit.hits(trial.number):
+        return 0.0
+    before = [epoch.at_s for epoch in trial.epochs.values() if epoch.at_s < hit.at_s]
+    return hit.at_s - max(before) if before else 0.0
 
 
 def weights_are_whole(world: World, search: str, trials: Sequence[Trial]) -> list[str]:

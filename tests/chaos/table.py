@@ -8,7 +8,7 @@ from tests.chaos.hits import Hit
 
 COLUMNS = (
     *("fault", "kind", "target", "search", "noticed after s", "went on after s"),
-    *("of which broken s", "epochs trained again", "their s", "remark"),
+    *("of which broken s", "epochs trained again", "s in vain", "remark"),
 )
 
 
@@ -34,7 +34,7 @@ def by_kind(hits: Sequence[Hit]) -> str:
             )
         )
     columns = ("kind", "faults", "noticed s, median", "went on s, median", "longest")
-    return table((*columns, "epochs trained again", "their s"), found)
+    return table((*columns, "epochs trained again", "s in vain"), found)
 
 
 def _median(values: Sequence[float]) -> str:

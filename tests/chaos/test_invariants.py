@@ -1,0 +1,71 @@
+"""The suite's own eyes: work that was done twice is seen, and told from what was in flight."""
+
+import json
+
+from tests.chaos.gate import Change
+from tests.chaos.hits import Hit
+from tests.chaos.invariants import equals_undisturbed, nothing_trained_twice, study_is_whole
+from tests.chaos.watching import Epoch, Trial
+
+
+def metrics(seconds: float) -> dict[str, float]:
+    return {"val_mae": 5.0, "epoch_seconds": seconds, "images_per_second": 100 / seconds}
+
+
+def trial(number: int = 0, state: str = "COMPLETE") -> Trial:
+    """Two epochs, recorded 10 s apart."""
+    epochs = {n: Epoch(10.0 * n, metrics(n), f"trunk/{n}", False) for n in (1, 2)}
+    curve = {1: 5.0, 2: 5.0}
+    return Trial(number, {"alpha": 0.5}, state, 5.0, "completed", set(), epochs, curve)
+
+
+def stored(at_s: float, key: str, *seconds: float, method: str = "PUT") -> Change:
+    history = [metrics(s) for s in seconds]
+    body = json.dumps({"key": key, "history": history}).encode()
+    name = "manifest.json" if method == "PUT" else "optimiser-1.safetensors"
+    return Change(at_s, "n1", method, f"/hopetune/checkpoints/{key}/{name}", 200, body)
+
+
+def hit(at_s: float, damaged: set[str] | None = None) -> Hit:
+    return Hit(7, "kill worker", "s", "", at_s, {0}, damaged=damaged or set())
+
+
+FIRST, AGAIN = stored(11.0, "trunk/1", 1.0), stored(30.0, "trunk/2", 1.5, 2.0)
+
+
+def test_an_epoch_that_was_stored_and_is_trained_again_is_a_violation() -> None:
+    found = nothing_trained_twice([FIRST, AGAIN], [trial()], [hit(15.0)])
+    assert found == ["work: trial 0 epoch 1 was stored 4.0 s before fault 7 and trained again"]
+
+
+def test_an_epoch_that_was_not_stored_when_its_worker_died_may_be_trained_again() -> None:
+    fault = hit(10.5)
+    assert nothing_trained_twice([FIRST, AGAIN], [trial()], [fault]) == []
+    assert fault.lost_epochs == 1
+    assert fault.lost_s == 1.0 + 0.5, "the epoch itself, and half a second of the next one"
+
+
+def test_what_was_damaged_or_collected_may_be_trained_again() -> None:
+    assert nothing_trained_twice([FIRST, AGAIN], [trial()], [hit(15.0, {"trunk/1"})]) == []
+    removed = stored(12.0, "trunk/1", method="DELETE")
+    assert nothing_trained_twice([FIRST, removed, AGAIN], [trial()], [hit(15.0)]) == []
+
+
+def test_work_that_was_done_twice_without_any_fault_is_a_violation() -> None:
+    found = nothing_trained_twice([FIRST, AGAIN], [trial()], [])
+    assert found == ["work: trial 0 epoch 1 was trained twice, though nothing had happened"]
+
+
+def test_a_suite_that_sees_nothing_says_so() -> None:
+    found = nothing_trained_twice([], [trial()], [])
+    assert found == ["suite: it saw nothing being stored of trial 0"]
+
+
+def test_a_lost_a_failed_and_a_different_trial_are_violations() -> None:
+    assert study_is_whole([trial(0), trial(1)], 2) == []
+    assert study_is_whole([trial(0)], 2)
+    assert study_is_whole([trial(0), trial(1, "FAIL")], 2)
+    other = trial(0)
+    other.epochs[2].metrics["val_mae"] = 4.9
+    assert equals_undisturbed([trial(0)], [trial(0)]) == []
+    assert equals_undisturbed([other], [trial(0)]) == ["result: trial 0 has other metrics"]
