@@ -21,7 +21,7 @@ from cluster.local.servers import down, up
 from cluster.settings import Settings
 from tuning.datasets import publish
 from tuning.objects import Objects
-from tuning.study import Storage
+from tuning.storage import Storage
 
 PLACE = "s3://hopetune/data/mlflow-away"
 AIM = 1.05

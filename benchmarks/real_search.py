@@ -40,8 +40,8 @@ from tuning.simulation.clock import VirtualClock
 from tuning.simulation.simulator import Silent
 from tuning.space import Choices, Parameter, Range, Settings
 from tuning.spec import Budget, Data, Sampler, SearchSpec
+from tuning.storage import Storage
 from tuning.storing import AtOnce
-from tuning.study import Storage
 
 EPOCHS = 9  # of a whole trial; untuned
 SPACE: dict[str, Parameter] = {

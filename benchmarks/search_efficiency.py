@@ -40,8 +40,8 @@ from tuning.simulation.simulator import Silent, Simulator, Trace
 from tuning.simulation.surrogates import FAMILIES, PAPERS, SPACE, Surrogate
 from tuning.space import Choices, Parameter, Settings
 from tuning.spec import Budget, Data, Sampler, SearchSpec, Stopping
+from tuning.storage import Storage
 from tuning.storing import AtOnce
-from tuning.study import Storage
 
 EPOCHS = 27  # about the 25 to 30 of the papers, and a power of the rungs' factor
 WITHIN_DEG = 0.2

@@ -29,7 +29,7 @@ from headpose.data.synthetic import synthesize
 from headpose.data.turned import turn_set
 from tuning.objects import Objects
 from tuning.records import SearchRecord
-from tuning.study import Storage
+from tuning.storage import Storage
 from tuning.trained import fetch_weights, predict_test
 
 TRAIN_IMAGES, TEST_IMAGES, FACES_SEED = 2400, 800, 11

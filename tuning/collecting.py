@@ -13,7 +13,7 @@ from collections.abc import Callable
 from tuning.collection import Pointers, remove, survey
 from tuning.objects import Objects, Place
 from tuning.records import SearchRecord
-from tuning.study import Storage
+from tuning.storage import Storage
 from usererror import UserError
 
 log = logging.getLogger(__name__)

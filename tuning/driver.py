@@ -29,8 +29,9 @@ from tuning.projection import Projection
 from tuning.records import SearchRecord
 from tuning.signals import EndedBySignal, Signals
 from tuning.spec import SearchSpec, load_spec
+from tuning.storage import Storage
 from tuning.storing import Storing
-from tuning.study import Storage, Study
+from tuning.study import Study
 from usererror import UserError
 
 STUDY_PATIENCE_S = 15 * 60.0

@@ -7,27 +7,22 @@ and can be rebuilt from this at any moment.
 
 import copy
 import dataclasses
-import math
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, Self, cast
+from collections.abc import Callable
+from typing import Any
 
 import optuna
-from optuna.exceptions import DuplicatedStudyError
-from optuna.samplers import RandomSampler
-from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage, _CachedStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tuning import study_history
 from tuning.distributions import distribution
 from tuning.exits import FATES, ExitReason
-from tuning.lease import Holder, Lease, holders, prepare
 from tuning.records import Attempt, EpochRecord, SearchRecord, TrialRecord
 from tuning.samplers import configuration, propose
 from tuning.space import Settings
-from tuning.spec import Objective, SearchSpec
+from tuning.spec import SearchSpec
+from tuning.study_entry import Entry
 from tuning.study_records import (
     ATTEMPT,
     AWAY_MS,
@@ -35,176 +30,17 @@ from tuning.study_records import (
     CONTINUES,
     EPOCH,
     SEEN_MS,
-    attempts_of,
     last_sign_ms,
     number_of,
     trial_records,
 )
-from tuning.study_storage import TOKEN, Patient, Rdb, away, unreachable
+from tuning.study_storage import TOKEN
 from tuning.study_view import Finished
-from tuning.warm_start import taken_from
-from usererror import UserError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 _EARLIER = "earlier_specs"
-
-
-class Storage:
-    """The database in which studies lie.
-
-    Args:
-        url: SQLAlchemy's name of it.
-        patience_s: for how long calls wait for a server that is away; a driver has some. To open
-            it, it must be there.
-
-    Raises:
-        UserError: it cannot be reached.
-    """
-
-    def __init__(self, url: str, patience_s: float = 0.0) -> None:
-        with _reachable():
-            self._rdb: Rdb | None = Rdb(url)
-            prepare(self._rdb.engine)
-        self._patient: Patient | None = Patient(self._rdb, patience_s)
-        self._memory: InMemoryStorage | None = None
-
-    @classmethod
-    def in_memory(cls) -> "Storage":
-        """A storage that lasts as long as its process: for simulations."""
-        storage = cls.__new__(cls)
-        storage._rdb = storage._patient = None
-        storage._memory = InMemoryStorage()
-        return storage
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Gives its connections back; studies opened through it are of no more use."""
-        if self._rdb is not None:
-            self._rdb.remove_session()
-            self._rdb.engine.dispose()
-
-    def hurry(self, patience_s: float) -> None:
-        """From now on no call waits longer than that for a server that is away."""
-        if self._patient is not None:
-            self._patient.patience_s = min(self._patient.patience_s, patience_s)
-
-    @property
-    def fault(self) -> UserError | None:
-        """Why a call failed for good, if one did: no driver can go on after it."""
-        return self._patient.fault if self._patient is not None else None
-
-    @contextmanager
-    def driving(self, name: str, say: Callable[[str], None]) -> Iterator[None]:
-        """The right to write a search, and to no other driver meanwhile: all that is written
-        through this storage is valid only with it.
-
-        Raises:
-            UserError: another driver lives.
-        """
-        if self._rdb is None:
-            raise ValueError("a search in memory has no other driver")
-        lease = Lease(self._rdb.engine, name)
-        with _reachable():
-            lease.take(say)
-        self._rdb.lease = lease
-        try:
-            yield
-        finally:
-            self._rdb.lease = None
-            lease.release()
-
-    def drivers(self) -> dict[str, Holder]:
-        """The living driver of each search that has one."""
-        if self._rdb is None:
-            return {}
-        with _reachable():
-            found = holders(self._rdb.engine)
-        return {name: holder for name, holder in found.items() if holder.is_living}
-
-    def names(self) -> list[str]:
-        """Names of all searches, the oldest first."""
-        studies = self._fresh().get_all_studies()
-        found = [s for s in studies if "spec" in s.user_attrs]
-        return [s.study_name for s in sorted(found, key=lambda s: s.user_attrs["created_ms"])]
-
-    def create(
-        self,
-        name: str,
-        spec: SearchSpec,
-        fingerprint: str,
-        clock: Callable[[], int] | None = None,
-    ) -> "Study":
-        """A new search, or the one of that name where it is the same.
-
-        Raises:
-            UserError: there is another search of that name, or one to start from is not there or
-                was trained on other data.
-        """
-        taken = []
-        if spec.warm_start and name not in self.names():
-            earlier = [self.open(other).record() for other in spec.warm_start]
-            taken = [taken_from(spec, fingerprint, record) for record in earlier]
-        try:
-            study = optuna.create_study(
-                storage=self._fresh(),
-                sampler=RandomSampler(),
-                study_name=name,
-                directions=["minimize"] * len(spec.objectives),
-            )
-        except DuplicatedStudyError:
-            study = self._load(name)
-        if "spec" in study.user_attrs:  # else it is new, or its first driver died right here
-            known = Study(study, clock)
-            record = known.record()
-            files = (record.spec, *(spec for _, spec in record.earlier))
-            if spec not in files or record.fingerprint != fingerprint:
-                rule = "a search keeps its file and its data"
-                raise UserError(name, "another search has this name", rule=rule)
-            return known
-        study_history.keep(study, taken)
-        study.set_user_attr("fingerprint", fingerprint)
-        study.set_user_attr("created_ms", (clock or now_ms)())
-        study.set_user_attr("spec", spec.model_dump(mode="json"))  # last: now it is a search
-        return Study(study, clock)
-
-    def open(self, name: str, clock: Callable[[], int] | None = None) -> "Study":
-        """A search by its name.
-
-        Raises:
-            UserError: there is none.
-        """
-        names = self.names()
-        if name not in names:
-            known = f"known: {', '.join(names[-5:])}" if names else "there are no searches yet"
-            raise UserError(name, "no such search", rule=known, remedy="see `hopetune ls`")
-        return Study(self._load(name), clock)
-
-    def records(self, fingerprint: str | None = None) -> list[SearchRecord]:
-        """All that is known of all searches, or of those on one data set; the oldest first."""
-        studies = self._fresh().get_all_studies()
-        found = [
-            s.study_name
-            for s in studies
-            if "spec" in s.user_attrs and fingerprint in (None, s.user_attrs.get("fingerprint"))
-        ]
-        records = [Study(self._load(name)).record() for name in found]
-        return sorted(records, key=lambda record: record.created_ms)
-
-    def _load(self, name: str) -> optuna.Study:
-        return optuna.load_study(storage=self._fresh(), sampler=RandomSampler(), study_name=name)
-
-    def _fresh(self) -> BaseStorage:
-        """With a memory of its own for trials that are over, which never change."""
-        if self._memory is not None:
-            return self._memory
-        return _CachedStorage(cast(RDBStorage, self._patient))
 
 
 class Study:
@@ -228,7 +64,7 @@ class Study:
         """Its search files before it was extended, and until when each was in force."""
         placed = (self._placed,) if self.files_before else ()
         self._sampled_from = Finished(study, self.spec.budget.epochs, earlier, *placed)
-        self._open: dict[int, _Entry] = {}
+        self._open: dict[int, Entry] = {}
         trials = self._trials()
         self._entry_of = {number_of(t): t.number for t in trials}
         """The latest entry of each trial."""
@@ -286,7 +122,7 @@ class Study:
     def _running(self) -> list[FrozenTrial]:
         left = [t for t in self._trials() if t.state == TrialState.RUNNING]
         for trial in left:
-            self._open[number_of(trial)] = _Entry(
+            self._open[number_of(trial)] = Entry(
                 trial._trial_id, trial.number, trial.user_attrs, trial.intermediate_values
             )
         return left
@@ -446,7 +282,7 @@ class Study:
         storage = self._study._storage
         trial_id = storage.create_new_trial(self._study._study_id, template)
         number = storage.get_trial_number_from_id(trial_id)
-        self._open[number] = _Entry(trial_id, number, attributes, values)
+        self._open[number] = Entry(trial_id, number, attributes, values)
         return number
 
     def _placed(self, trial: FrozenTrial) -> FrozenTrial | None:
@@ -462,37 +298,6 @@ class Study:
         return self._study.get_trials(deepcopy=False)
 
 
-class _Entry:
-    """What must be at hand of a running entry at every report."""
-
-    def __init__(
-        self, trial_id: int, number: int, attributes: dict[str, Any], values: dict[int, float]
-    ) -> None:
-        self.id, self.number = trial_id, number
-        self.begun_after: int = attributes.get(BEGUN_AFTER, 0)
-        self.attempts = {attempt.number: attempt for attempt in attempts_of(attributes)}
-        self.epochs: set[int] = set()
-        self.best: float | None = None
-        self._metrics: dict[str, float] = {}
-        """As reported last."""
-        for epoch in sorted(values):
-            kept = attributes.get(f"{EPOCH}{epoch:04d}")
-            if kept is not None:  # else a driver died between the two writes
-                self.add(epoch, kept["metrics"])
-
-    def values(self, objectives: Sequence[Objective]) -> list[float]:
-        """Of a trial that is complete."""
-        best = {} if self.best is None else {"val_mae": self.best}
-        return [(self._metrics | best)[name] for name in objectives]
-
-    def add(self, epoch: int, metrics: dict[str, float]) -> None:
-        value = metrics["val_mae"]
-        self.epochs.add(epoch)
-        self._metrics = metrics
-        if math.isfinite(value) and (self.best is None or value < self.best):
-            self.best = value
-
-
 def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
@@ -504,14 +309,3 @@ def _tuples(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _tuples(item) for name, item in value.items()}
     return value
-
-
-@contextmanager
-def _reachable() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        why = away(error)
-        if why is None:
-            raise
-        raise unreachable(why) from None

@@ -16,7 +16,7 @@ from tuning.lease import Lease, LeaseLostError, holder_of
 from tuning.records import EpochRecord
 from tuning.space import Range
 from tuning.spec import Budget, Data, SearchSpec
-from tuning.study import Storage
+from tuning.storage import Storage
 from usererror import UserError
 
 SPEC = SearchSpec(
@@ -63,7 +63,7 @@ def driver_elsewhere(url: str, name: str, end: str) -> "subprocess.Popen[str]":
     """A process that drives the search, tells so, and then does ``end``."""
     code = (
         "import sys, time\n"
-        "from tuning.study import Storage\n"
+        "from tuning.storage import Storage\n"
         f"with Storage({url!r}) as storage, storage.driving({name!r}, print):\n"
         "    print('drives', flush=True)\n"
         f"    {end}\n"

@@ -12,7 +12,8 @@ from tuning.pareto import front
 from tuning.records import EpochRecord
 from tuning.space import Choices, Range, Value
 from tuning.spec import Budget, Data, Sampler, SearchSpec
-from tuning.study import Storage, Study
+from tuning.storage import Storage
+from tuning.study import Study
 from usererror import UserError
 
 SPEC = SearchSpec(

@@ -15,7 +15,7 @@ from headpose.data.synthetic import synthesize
 from tuning.cli.main import main
 from tuning.datasets import publish
 from tuning.objects import Objects
-from tuning.study import Storage
+from tuning.storage import Storage
 
 Hopetune = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -11,7 +11,7 @@ from tuning.manifest import MANIFEST, read_manifest
 from tuning.objects import Objects, Place
 from tuning.places import checkpoints
 from tuning.records import SearchRecord
-from tuning.study import Storage
+from tuning.storage import Storage
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(400)]
 

@@ -21,8 +21,8 @@ from tuning.simulation.simulator import Silent, Simulator
 from tuning.simulation.surrogates import Curve
 from tuning.space import Choices
 from tuning.spec import Budget, Data, Resources, Sampler, SearchSpec, Stopping
+from tuning.storage import Storage
 from tuning.storing import AtOnce
-from tuning.study import Storage
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 

@@ -15,7 +15,7 @@ import pytest
 from cluster.settings import Settings
 from tuning.exits import ExitReason
 from tuning.records import Attempt, SearchRecord, TrialRecord
-from tuning.study import Storage
+from tuning.storage import Storage
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 

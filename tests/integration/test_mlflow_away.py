@@ -13,7 +13,7 @@ from cluster.settings import Settings
 from tuning.mlflow_client import EXPERIMENT, MlflowRuns, connect
 from tuning.objects import Objects
 from tuning.projection import run_states
-from tuning.study import Storage
+from tuning.storage import Storage
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from cluster import jobs
 from cluster.settings import Settings
 from tuning.mlflow_client import EXPERIMENT, connect
-from tuning.study import Storage
+from tuning.storage import Storage
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(400)]
 

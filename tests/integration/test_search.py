@@ -18,7 +18,7 @@ from tuning.manifest import weights_place
 from tuning.mlflow_client import EXPERIMENT, connect
 from tuning.objects import Objects, parse_place
 from tuning.records import SearchRecord
-from tuning.study import Storage
+from tuning.storage import Storage
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 

@@ -14,8 +14,9 @@ from tuning.records import Attempt, EpochRecord
 from tuning.simulation.clock import VirtualClock
 from tuning.space import Range
 from tuning.spec import Budget, Data, Resources, Sampler, SearchSpec, Stopping
+from tuning.storage import Storage
 from tuning.storing import AtOnce
-from tuning.study import Storage, Study
+from tuning.study import Study
 
 CRASHED, PREEMPTED, STALLED = ExitReason.CRASHED, ExitReason.PREEMPTED, ExitReason.STALLED
 DISK_FULL = ExitReason.DISK_FULL

@@ -14,8 +14,9 @@ from tuning.records import EpochRecord
 from tuning.simulation.simulator import Silent
 from tuning.space import Choices, Range
 from tuning.spec import Budget, Data, Sampler, SearchSpec, Stopping
+from tuning.storage import Storage
 from tuning.storing import AtOnce
-from tuning.study import Storage, Study
+from tuning.study import Study
 from usererror import UserError
 
 SPEC = SearchSpec(

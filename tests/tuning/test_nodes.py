@@ -7,7 +7,7 @@ from tuning.records import Attempt, TrialRecord
 from tuning.simulation.clock import VirtualClock
 from tuning.space import Range
 from tuning.spec import Budget, Data, SearchSpec
-from tuning.study import Storage
+from tuning.storage import Storage
 
 CRASHED, DISK_FULL, PREEMPTED = ExitReason.CRASHED, ExitReason.DISK_FULL, ExitReason.PREEMPTED
 GOOD, BAD = "10.0.0.1", "10.0.0.2"

@@ -11,7 +11,7 @@ from tuning.projection import Projection, RunState, run_states
 from tuning.records import Attempt, EpochRecord, SearchRecord, TrialRecord
 from tuning.space import Choices
 from tuning.spec import Budget, Data, SearchSpec
-from tuning.study import Storage
+from tuning.storage import Storage
 
 SPEC = SearchSpec(
     name="small",

@@ -10,7 +10,8 @@ from tuning.records import EpochRecord
 from tuning.samplers import configuration, grid
 from tuning.space import Choices, Parameter, Range, Settings
 from tuning.spec import Budget, Data, Sampler, SearchSpec
-from tuning.study import Storage, Study
+from tuning.storage import Storage
+from tuning.study import Study
 
 SPACE: dict[str, Parameter] = {
     "learning_rate": Range(low=1e-5, high=1e-3, log=True),

@@ -15,8 +15,9 @@ from tuning.progress import ProgressLines
 from tuning.records import EpochRecord
 from tuning.space import Range
 from tuning.spec import Budget, Data, Resources, Sampler, SearchSpec, Stopping
+from tuning.storage import Storage
 from tuning.storing import Storing
-from tuning.study import Storage, Study
+from tuning.study import Study
 from usererror import UserError
 
 

@@ -6,7 +6,8 @@ from tuning.exits import ExitReason
 from tuning.records import EpochRecord
 from tuning.space import Range
 from tuning.spec import Budget, Data, Sampler, SearchSpec
-from tuning.study import Storage, Study
+from tuning.storage import Storage
+from tuning.study import Study
 
 
 def searched() -> Study:

@@ -10,7 +10,8 @@ from tuning.exits import ExitReason
 from tuning.records import EpochRecord, SearchRecord
 from tuning.space import Choices, Range, Settings
 from tuning.spec import Budget, Data, Sampler, SearchSpec
-from tuning.study import Storage, Study
+from tuning.storage import Storage
+from tuning.study import Study
 from tuning.warm_start import taken_from
 from usererror import UserError
 

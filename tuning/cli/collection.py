@@ -29,7 +29,8 @@ def gc(
     from tuning.mlflow_client import pointers
     from tuning.objects import Objects
     from tuning.places import checkpoints
-    from tuning.study import Storage, now_ms
+    from tuning.storage import Storage
+    from tuning.study import now_ms
 
     settings = load_settings()
     objects = Objects(settings)

@@ -16,7 +16,8 @@ from usererror import UserError
 
 if TYPE_CHECKING:
     from tuning.spec import SearchSpec
-    from tuning.study import Storage, Study
+    from tuning.storage import Storage
+    from tuning.study import Study
 
 STOP_GRACE_S = 30.0  # untuned: a driver looks once a second, so seconds are enough
 ENDING_S = 120.0  # untuned: a driver that has ended its search waits for epochs in flight

@@ -17,7 +17,7 @@ from usererror import UserError
 
 if TYPE_CHECKING:
     from tuning.records import SearchRecord, TrialRecord
-    from tuning.study import Storage
+    from tuning.storage import Storage
 
 SEARCH_FILE = "search.yaml"
 INTERRUPTED = "interrupted"
@@ -223,7 +223,7 @@ def resolve(storage: "Storage", search: str) -> str:
 
 def open_storage() -> "Storage":
     """The studies; raises UserError where they cannot be reached."""
-    from tuning.study import Storage
+    from tuning.storage import Storage
 
     return Storage(load_settings().require("study_url"))
 

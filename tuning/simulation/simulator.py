@@ -14,8 +14,9 @@ from tuning.simulation.clock import VirtualClock
 from tuning.simulation.surrogates import Curve
 from tuning.space import Settings
 from tuning.spec import SearchSpec
+from tuning.storage import Storage
 from tuning.storing import AtOnce
-from tuning.study import Storage, Study
+from tuning.study import Study
 
 Trainings = Callable[[Settings], Curve]
 

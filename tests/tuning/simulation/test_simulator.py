@@ -13,8 +13,8 @@ from tuning.simulation.simulator import Silent, Simulator, simulate
 from tuning.simulation.surrogates import FAMILIES, SPACE, Curve, Surrogate
 from tuning.space import Choices, Settings
 from tuning.spec import Budget, Data, Sampler, SearchSpec, Stopping
+from tuning.storage import Storage
 from tuning.storing import AtOnce
-from tuning.study import Storage
 
 EPOCHS = 27
 

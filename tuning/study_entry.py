@@ -1,0 +1,39 @@
+"""What a driver has at hand of a running entry of the study at every report."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from tuning.spec import Objective
+from tuning.study_records import BEGUN_AFTER, EPOCH, attempts_of
+
+
+class Entry:
+    """A running entry: its epochs, its best error, its attempts."""
+
+    def __init__(
+        self, trial_id: int, number: int, attributes: dict[str, Any], values: dict[int, float]
+    ) -> None:
+        self.id, self.number = trial_id, number
+        self.begun_after: int = attributes.get(BEGUN_AFTER, 0)
+        self.attempts = {attempt.number: attempt for attempt in attempts_of(attributes)}
+        self.epochs: set[int] = set()
+        self.best: float | None = None
+        self._metrics: dict[str, float] = {}
+        """As reported last."""
+        for epoch in sorted(values):
+            kept = attributes.get(f"{EPOCH}{epoch:04d}")
+            if kept is not None:  # else a driver died between the two writes
+                self.add(epoch, kept["metrics"])
+
+    def values(self, objectives: Sequence[Objective]) -> list[float]:
+        """Of a trial that is complete."""
+        best = {} if self.best is None else {"val_mae": self.best}
+        return [(self._metrics | best)[name] for name in objectives]
+
+    def add(self, epoch: int, metrics: dict[str, float]) -> None:
+        value = metrics["val_mae"]
+        self.epochs.add(epoch)
+        self._metrics = metrics
+        if math.isfinite(value) and (self.best is None or value < self.best):
+            self.best = value
