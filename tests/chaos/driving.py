@@ -76,7 +76,7 @@ class Driver:
         """SIGKILL, and waits until it is gone."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self.wait(10)
 
     def wait(self, seconds: float) -> bool:
         """Whether it ended within that time."""
@@ -92,5 +92,6 @@ class Driver:
 
     def _read(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
-        for text in process.stdout:
-            self.lines.append(Line(time.time(), text.rstrip("\n")))
+        with process.stdout:
+            for text in process.stdout:
+                self.lines.append(Line(time.time(), text.rstrip("\n")))

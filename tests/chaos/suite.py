@@ -69,11 +69,14 @@ class Suite:
             self.searches += 1
             scene = self._begin(f"chaos-{self.seed}-{left[0]}-{self.searches}")
             hits: list[Hit] = []
-            while left and (hit := self._one(scene, plan(self.seed, left[0], self.kinds))):
-                hits.append(hit)
-                self.hits.append(hit)
-                left.pop(0)
-            self._finish(scene)
+            try:
+                while left and (hit := self._one(scene, plan(self.seed, left[0], self.kinds))):
+                    hits.append(hit)
+                    self.hits.append(hit)
+                    left.pop(0)
+                self._finish(scene)
+            finally:
+                scene.driver.kill()  # nobody else would, were this suite interrupted
             self._check(scene.search, hits)
 
     def _begin(self, search: str) -> Scene:

@@ -59,7 +59,7 @@ class Trial:
     def result(self) -> tuple[object, ...]:
         """All that must not depend on what happened on the way."""
         curve = {
-            number: {n: v for n, v in epoch.metrics.items() if n not in TIMING}
+            number: {n: v for n, v in sorted(epoch.metrics.items()) if n not in TIMING}
             for number, epoch in sorted(self.epochs.items())
         }
         return tuple(sorted(self.parameters.items())), self.state, self.value, repr(curve)
