@@ -208,21 +208,21 @@ def damage_checkpoint(scene: Scene, rng: random.Random, hit: Hit) -> None:
     """Its worker is frozen, its latest stored checkpoint damaged, its worker killed: whoever goes
     on has to notice."""
     world = scene.world
-    _, worker, trial = scene.a_worker(rng)
+    stored = None
+    while stored is None:
+        _, worker, trial = scene.a_worker(rng)
+        epochs = sorted(trial.epochs.items(), reverse=True)
+        stored = next((e.key for _, e in epochs if world.store.has(e.key)), None)
     signal_to(worker, signal.SIGSTOP)
-    epochs = sorted(trial.epochs.items(), reverse=True)
-    stored = next((e.key for _, e in epochs if world.store.has(e.key)), None)
     how = rng.choice(("flip", "truncate", "empty"))
     hit.target, hit.trials = f"{how}, trial {trial.number}", {trial.number}
     hit.at_s = time.time()
-    if stored is None:
-        hit.note = "nothing was stored yet"
-    else:
-        hit.damaged = {stored}
-        world.store.damage(stored, how)
+    hit.damaged = {stored}
+    world.store.damage(stored, how)
     signal_to(worker, signal.SIGKILL)
-    # The node's spool may hold a later epoch; then nobody reads the damaged one.
     scene.wait_for_epoch(hit, hit.at_s + 0.5)
+    if not list(world.store.keys(f"damaged/checkpoints/{stored}/")):
+        hit.note = "a later one was there, so nobody read it"
 
 
 def fill_disk(scene: Scene, rng: random.Random, hit: Hit) -> None:
