@@ -175,7 +175,7 @@ def _wait_for_store(scene: Scene, hit: Hit) -> None:
     """Until a checkpoint has been stored after the store was mended."""
     until = time.monotonic() + RECOVERY_PATIENCE_S
     while time.monotonic() < until:
-        stored = (c.at_s for c in list(scene.world.s3.log) if c.method == "PUT")
+        stored = (c.at_s for c in scene.world.changes() if c.method == "PUT")
         later = [at_s for at_s in stored if at_s > (hit.mended_s or 0)]
         if later or scene.is_over:
             hit.recovered_s = min(later, default=time.time())

@@ -17,13 +17,15 @@ Shut = Literal["refuse", "hang"]
 """A gate that resets every connection, or one behind which nobody answers."""
 
 _CHUNK = 1 << 16
+_PARTS = ("weights", "optimiser")
 _KEPT = "manifest.json"
 """Bodies of objects of this name are kept in the log: they are small, and say what was trained."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A PUT or DELETE that was answered; ``at_s`` seconds since the epoch."""
+    """A PUT, a DELETE or the GET of a checkpoint's part that was answered; ``at_s`` seconds since
+    the epoch."""
 
     at_s: float
     client: str
@@ -171,12 +173,11 @@ class _Exchange:
         self.missing = int(headers.get("content-length", 0))
 
     def answered(self, chunk: bytes) -> None:
-        """What the server says; only the status line of an answer to a change is of interest."""
-        if (
-            self.method not in ("PUT", "DELETE")
-            or self.is_blind
-            or not chunk.startswith(b"HTTP/1.")
-        ):
+        """What the server says; only the status lines of some answers are of interest."""
+        is_part = self.method == "GET" and self.key.rpartition("/")[2].startswith(_PARTS)
+        if not is_part and self.method not in ("PUT", "DELETE"):
+            return
+        if self.is_blind or not chunk.startswith(b"HTTP/1."):
             return
         if chunk.startswith(b"HTTP/1.1 100"):
             chunk = chunk.split(b"\r\n\r\n", 1)[-1]

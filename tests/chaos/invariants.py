@@ -17,6 +17,7 @@ from tests.chaos.driving import hopetune
 from tests.chaos.gate import Change
 from tests.chaos.hits import Hit
 from tests.chaos.lineage import repeated, runs_of
+from tests.chaos.resumption import resumption
 from tests.chaos.watching import Trial
 from tests.chaos.world import World
 
@@ -34,7 +35,7 @@ def check(world: World, search: str, hits: Sequence[Hit], wanted: Sequence[Trial
         *study_is_whole(trials, world.size.trials),
         *equals_undisturbed(trials, wanted),
         *mlflow_equals_study(world, search, trials),
-        *nothing_trained_twice(world.changes(), trials, hits),
+        *nothing_trained_twice(world.changes(), trials, hits, is_watched=world.is_alone),
         *weights_are_whole(world, search, trials),
         *nothing_is_left_over(world, search),
         *nobody_is_left(world),
@@ -115,9 +116,17 @@ def _run_equals(world: World, trial: Trial, run: MlflowRun) -> list[str]:
 
 
 def nothing_trained_twice(
-    changes: Sequence[Change], trials: Sequence[Trial], hits: Sequence[Hit]
+    changes: Sequence[Change],
+    trials: Sequence[Trial],
+    hits: Sequence[Hit],
+    *,
+    is_watched: bool = False,
 ) -> list[str]:
-    """No epoch that was stored when its trial was hit; what it cost is noted with the hit."""
+    """No epoch that was stored when its trial was hit; what it cost is noted with the hit.
+
+    Args:
+        is_watched: whether a gate saw what was fetched, too.
+    """
     runs = runs_of(changes, trials)
     found = [
         f"suite: it saw nothing being stored of trial {trial.number}"
@@ -125,8 +134,7 @@ def nothing_trained_twice(
         if trial.epochs
         and not any(run.stored for number in trial.epochs for run in runs[trial.number, number])
     ]
-    for hit in hits:
-        hit.lost_s += sum(_in_flight_s(trial, hit) for trial in trials)
+    lost: dict[tuple[int, int, int], float] = {}
     for first, again in repeated(runs):
         name = f"trial {first.trial} epoch {first.epoch}"
         before = [h for h in hits if h.at_s < again.seen_s and h.hits(first.trial)]
@@ -134,13 +142,40 @@ def nothing_trained_twice(
             found.append(f"work: {name} was trained twice, though nothing had happened")
             continue
         hit = before[-1]
-        hit.lost_epochs += 1
-        hit.lost_s += first.seconds
+        lost[hit.index, first.trial, first.epoch] = first.seconds
         stored_s = first.stored_at(hit.at_s, {key for h in before for key in h.damaged})
         if stored_s is not None:
             ago = hit.at_s - stored_s
             what = f"stored {ago:.1f} s before fault {hit.index} and trained again"
             found.append(f"work: {name} was {what}")
+    if is_watched:
+        found += _resumed_too_early(changes, trials, hits, lost)
+    for hit in hits:
+        of_hit = [seconds for (index, _, _), seconds in lost.items() if index == hit.index]
+        hit.lost_epochs = len(of_hit)
+        hit.lost_s = sum(of_hit) + sum(_in_flight_s(trial, hit) for trial in trials)
+    return found
+
+
+def _resumed_too_early(
+    changes: Sequence[Change],
+    trials: Sequence[Trial],
+    hits: Sequence[Hit],
+    lost: dict[tuple[int, int, int], float],
+) -> list[str]:
+    """Each trial went on from its latest stored state; adds what it trained again to ``lost``, its
+    seconds by hit, trial and epoch."""
+    found = []
+    for hit in (hit for hit in hits if hit.loses_workers):
+        for trial in (trial for trial in trials if hit.hits(trial.number)):
+            went_on = resumption(changes, trial, hit, hits)
+            if went_on is None:
+                continue
+            if went_on.fault:
+                found.append(f"work: trial {trial.number}, fault {hit.index}: {went_on.fault}")
+            for number in went_on.again:
+                seconds = trial.epochs[number].metrics["epoch_seconds"]
+                lost[hit.index, trial.number, number] = seconds
     return found
 
 

@@ -64,7 +64,7 @@ def runs_of(log: Iterable[Change], trials: Sequence[Trial]) -> dict[tuple[int, i
             key = place.removeprefix("checkpoints/").rpartition("/")[0]
             removed.setdefault(key, put.at_s)
             continue
-        if not put.key.endswith("/manifest.json") or not put.body:
+        if put.method != "PUT" or not put.key.endswith("/manifest.json") or not put.body:
             continue
         key, history = put.json()["key"], put.json()["history"]
         owner = trial_of.get(key, trial_of.get(key.split("/")[0]))

@@ -58,6 +58,27 @@ def test_a_damaged_checkpoint_that_is_set_aside_is_not_taken_for_one_that_is_sto
     assert nothing_trained_twice([FIRST, copied], [trial()], []) == []
 
 
+def fetched(at_s: float, key: str) -> Change:
+    return Change(at_s, "n2", "GET", f"/hopetune/checkpoints/{key}/weights-1.safetensors", 200, b"")
+
+
+def went_on(*changes: Change, damaged: set[str] | None = None) -> list[str]:
+    """A trial of which epochs 1 and 2 were reported and stored, hit in its third."""
+    one = trial()
+    one.epochs[3] = Epoch(40.0, metrics(3), "trunk/3", False)
+    both = [stored(11.0, "trunk/1", 1.0), stored(21.0, "trunk/2", 1.0, 2.0)]
+    fault = hit(25.0, damaged)
+    return nothing_trained_twice([*both, *changes], [one], [fault], is_watched=True)
+
+
+def test_a_trial_goes_on_from_its_latest_stored_state_or_it_is_a_violation() -> None:
+    assert went_on(fetched(30.0, "trunk/2")) == []
+    found = went_on(fetched(30.0, "trunk/1"))
+    assert found[-1] == "work: trial 0, fault 7: went on from epoch 1, though 2 was stored"
+    assert went_on(fetched(29.0, "trunk/2"), fetched(30.0, "trunk/1"), damaged={"trunk/2"}) == []
+    assert went_on() == ["work: trial 0, fault 7: fetched nothing, though epoch 2 was stored"]
+
+
 def test_work_that_was_done_twice_without_any_fault_is_a_violation() -> None:
     found = nothing_trained_twice([FIRST, AGAIN], [trial()], [])
     assert found == ["work: trial 0 epoch 1 was trained twice, though nothing had happened"]
