@@ -57,13 +57,14 @@ def runs_of(log: Iterable[Change], trials: Sequence[Trial]) -> dict[tuple[int, i
             saw(trial.number, number, epoch.metrics, epoch.at_s)
     removed: dict[str, float] = {}
     for put in log:
-        if "/checkpoints/" not in put.key:
+        _bucket, _, place = put.key.lstrip("/").partition("/")
+        if not place.startswith("checkpoints/"):  # what is set aside lies elsewhere
             continue
         if put.method == "DELETE":
-            key = put.key.split("/checkpoints/")[1].rpartition("/")[0]
+            key = place.removeprefix("checkpoints/").rpartition("/")[0]
             removed.setdefault(key, put.at_s)
             continue
-        if not put.key.endswith("/manifest.json"):
+        if not put.key.endswith("/manifest.json") or not put.body:
             continue
         key, history = put.json()["key"], put.json()["history"]
         owner = trial_of.get(key, trial_of.get(key.split("/")[0]))

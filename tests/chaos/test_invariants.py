@@ -51,6 +51,13 @@ def test_what_was_damaged_or_collected_may_be_trained_again() -> None:
     assert nothing_trained_twice([FIRST, removed, AGAIN], [trial()], [hit(15.0)]) == []
 
 
+def test_a_damaged_checkpoint_that_is_set_aside_is_not_taken_for_one_that_is_stored() -> None:
+    copied = Change(
+        12.0, "n1", "PUT", "/hopetune/damaged/checkpoints/trunk/1/manifest.json", 200, b""
+    )
+    assert nothing_trained_twice([FIRST, copied], [trial()], []) == []
+
+
 def test_work_that_was_done_twice_without_any_fault_is_a_violation() -> None:
     found = nothing_trained_twice([FIRST, AGAIN], [trial()], [])
     assert found == ["work: trial 0 epoch 1 was trained twice, though nothing had happened"]
