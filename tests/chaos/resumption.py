@@ -60,7 +60,7 @@ def resumption(
     until_s = min(new, default=math.inf)
     if until_s == math.inf or until_s > min(later, default=math.inf):
         return None
-    spoilt = {key for h in hits if h.at_s <= hit.at_s for key in h.damaged}
+    spoilt = {key: h.at_s for h in hits if h.at_s <= hit.at_s for key in h.damaged}
     removed: set[str] = set()
     stored, loaded = 0, None
     for change in changes:
@@ -68,13 +68,15 @@ def resumption(
         epoch = epoch_of.get(key)
         if epoch is None or change.status not in (200, 204, 206):
             continue
-        before = change.at_s < hit.at_s - SETTLED_S
+        is_whole = change.method == "PUT" and name == "manifest.json"
+        if is_whole and change.at_s > spoilt.get(key, math.inf):
+            del spoilt[key]  # it was trained and stored again
         if change.method == "DELETE" and change.at_s < hit.at_s:
             removed.add(key)
-        elif change.method == "PUT" and name == "manifest.json" and before and key not in spoilt:
+        elif is_whole and change.at_s < hit.at_s - SETTLED_S and key not in spoilt:
             stored = max(stored, epoch)
         elif change.method == "GET" and hit.at_s < change.at_s < until_s:
-            loaded = epoch
+            loaded = 0 if key in spoilt else epoch  # of a damaged one nothing is taken
     if any(epoch_of[key] == stored for key in removed):
         stored = 0  # collected, so a later one was there: which is looked at by itself
     reported = max((n for n, e in trial.epochs.items() if e.at_s < hit.at_s), default=0)

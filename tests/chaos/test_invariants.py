@@ -76,6 +76,10 @@ def test_a_trial_goes_on_from_its_latest_stored_state_or_it_is_a_violation() -> 
     found = went_on(fetched(30.0, "trunk/1"))
     assert found[-1] == "work: trial 0, fault 7: went on from epoch 1, though 2 was stored"
     assert went_on(fetched(29.0, "trunk/2"), fetched(30.0, "trunk/1"), damaged={"trunk/2"}) == []
+    assert went_on(fetched(29.0, "trunk/2"), damaged={"trunk/2", "trunk/1"}) == []
+    assert went_on(fetched(29.0, "trunk/2"), damaged={"trunk/2"}) == [
+        "work: trial 0, fault 7: went on from epoch 0, though 1 was stored"
+    ]
     assert went_on() == ["work: trial 0, fault 7: fetched nothing, though epoch 2 was stored"]
 
 
