@@ -103,9 +103,14 @@ def test_a_search_goes_on_after_its_driver_was_killed(
         assert later is not None
         assert later.epochs[: len(earlier.epochs)] == earlier.epochs
     both = trained(driver.out.read_text() + done.stdout)
-    assert set(both) == {(trial, epoch) for trial in range(3) for epoch in range(1, 9)}
-    again = [key for key, count in both.items() if count > 1]
-    assert len({trial for trial, _ in again}) == len(again) <= 2, "only what was in flight"
+    every = {(trial, epoch) for trial in range(3) for epoch in range(1, 9)}
+    again = {key for key, count in both.items() if count > 1}
+    # A worker outlives its driver for a moment: what it stored then, nobody trains again, and what
+    # it did not store is trained twice.
+    in_flight = again | (every - set(both))
+    assert set(both) <= every
+    assert max(both.values()) <= 2
+    assert len({trial for trial, _ in in_flight}) == len(in_flight) <= 2, both
     assert sorted(runs_of(servers, name), key=str) == [
         ("0", "FINISHED"),
         ("1", "FINISHED"),
