@@ -65,10 +65,13 @@ class OwnPostgres:
         self.start()
 
     def start(self) -> None:
+        self._launch()
+        self._wait()
+
+    def _launch(self) -> None:
         options = (f"listen_addresses={LOOPBACK}", f"port={self._port}")
         options = (*options, "unix_socket_directories=")
         self._process = self._run("postgres", *(part for o in options for part in ("-c", o)))
-        self._wait()
 
     def kill(self, how: signal.Signals) -> None:
         children = psutil.Process(self._process.pid).children(recursive=True)
@@ -92,6 +95,8 @@ class OwnPostgres:
             except psycopg.OperationalError:
                 assert time.monotonic() < until
                 time.sleep(0.1)
+                if self._process.poll() is not None:
+                    self._launch()  # a child of the killed one had not noticed yet
             else:
                 return
 
