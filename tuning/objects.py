@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 import botocore.session
+from boto3.exceptions import Boto3Error
 from boto3.session import Session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
@@ -190,6 +191,9 @@ class Objects:
             getattr(self._client, method)(*arguments)
         except (ClientError, BotoCoreError) as error:
             raise self._explained(error, place) from error
+        except Boto3Error as error:  # boto3 wraps what the server said of a part
+            said = error.__context__
+            raise self._explained(said if isinstance(said, Exception) else error, place) from error
 
     def _explained(self, error: Exception, place: Place) -> Exception:
         code = error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
