@@ -57,7 +57,7 @@ parameters:
   alpha: {{low: 0.01, high: 1.0, log: true}}
   learning_rate: {{low: 1e-4, high: 3e-3, log: true}}
   unfreeze_epoch: {{low: 0, high: 2}}
-fixed: {{backbone: squeezenet1_1, image_px: 32, batch_size: 16}}
+fixed: {{backbone: squeezenet1_1, image_px: 32, batch_size: 16, seed: 148}}
 try_first: [{{learning_rate: 1e-3}}]
 sampler: {{name: random, seed: 4}}
 stopping: {{rule: stopping, first_rung: 1, factor: 2}}
