@@ -179,11 +179,17 @@ class Beginning:
             return False
         values = [metrics[OBJECTIVE] for metrics in self.history]
         is_best = epoch - 1 == values.index(min(values))
-        has_weights = any(name.startswith(f"{key}/weights-") for name in self._names)
-        return f"{key}/{MANIFEST}" not in self._names or (is_best and not has_weights)
+        is_absent = f"{key}/{MANIFEST}" not in self._names
+        return is_absent or (is_best and not self.has_weights(epoch))
 
-    def load(self) -> tuple[int, Snapshot] | None:
-        """The latest epoch whose state there still is, and that state.
+    def has_weights(self, epoch: int) -> bool:
+        """Whether the weights after an epoch are still there; yes where that cannot be known."""
+        key = self._keys[epoch - 1]
+        listed = any(name.startswith(f"{key}/weights-") for name in self._names)
+        return listed or key in self._spooled or self.is_store_away
+
+    def load(self, before: int | None = None) -> tuple[int, Snapshot] | None:
+        """The latest epoch, or the latest before another, whose state there still is; and it.
 
         A damaged one is set aside, loudly, and the next earlier one taken. A store that does not
         answer is waited for as long as training again would take.
@@ -193,18 +199,18 @@ class Beginning:
         until_s = time.monotonic() + sum(m.get("epoch_seconds", 0.0) for m in self.history)
         while True:
             try:
-                return self._load()
+                return self._load(before or len(self._keys) + 1)
             except StorageAwayError as error:
                 if time.monotonic() >= until_s:
                     self._tell(f"trained again, as the store does not answer: {error}")
                     return None
                 time.sleep(POLL_S)
 
-    def _load(self) -> tuple[int, Snapshot] | None:
+    def _load(self, before: int) -> tuple[int, Snapshot] | None:
         if self.is_store_away and not self._spooled:
             self.is_store_away = False
             self._list()
-        for epoch in range(len(self.history), 0, -1):
+        for epoch in range(min(len(self.history), before - 1), 0, -1):
             key = self._keys[epoch - 1]
             try:
                 contents = self._from_spool(key) or self._from_store(key)

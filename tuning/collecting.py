@@ -8,9 +8,9 @@ end, whatever is not among the best. Whatever goes wrong there is left to the ne
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
-from tuning.collection import Pointers, remove, survey
+from tuning.collection import remove, survey
 from tuning.objects import Objects, Place
 from tuning.records import SearchRecord
 from tuning.storage import Storage
@@ -32,7 +32,7 @@ class Collecting:
         name: the search.
         objects: the store; used by this thread only.
         root: where checkpoints lie in it.
-        pointers: asks MLflow.
+        registered: asks MLflow which checkpoints versions of models name.
     """
 
     def __init__(
@@ -41,10 +41,10 @@ class Collecting:
         name: str,
         objects: Objects,
         root: Place,
-        pointers: Callable[[], Pointers],
+        registered: Callable[[], Collection[str]],
     ) -> None:
         self._storage, self._name = storage, name
-        self._objects, self._root, self._pointers = objects, root, pointers
+        self._objects, self._root, self._registered = objects, root, registered
         self._looked: dict[int, int] = {}
         """Epochs of each trial at the last collection."""
         self._finishing = threading.Event()
@@ -84,7 +84,7 @@ class Collecting:
             others = storage.records(mine.fingerprint)
         now_ms = time.time_ns() // 1_000_000
         searches = [mine, *(other for other in others if other.name != mine.name)]
-        found = survey(self._objects, self._root, searches, self._pointers(), now_ms, trunks)
+        found = survey(self._objects, self._root, searches, self._registered(), now_ms, trunks)
         remove(self._objects, found.collectable)
         self._looked = {trial.number: len(trial.epochs) for trial in mine.trials}
         size = sum(piece.size for piece in found.collectable)

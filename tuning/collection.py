@@ -51,25 +51,17 @@ class Survey:
         return found
 
 
-@dataclass(frozen=True)
-class Pointers:
-    """What MLflow says of checkpoints."""
-
-    registered: frozenset[str]
-    """Keys that versions of models name."""
-    whole_searches: frozenset[str]
-    """Searches whose runs are complete, copies of weights included."""
-
-
 def survey(
     objects: Objects,
     root: Place,
     searches: Sequence[SearchRecord],
-    pointers: Pointers,
+    registered: Collection[str],
     now_ms: int,
     trunks: Collection[str] | None = None,
 ) -> Survey:
     """Looks at all checkpoints, or at those of some trunks.
+
+    ``registered`` are keys that versions of models name.
 
     Raises:
         UserError: the store cannot be listed.
@@ -78,8 +70,7 @@ def survey(
     listed = [entry for folder in folders for entry in objects.listed(folder)]
     keep = needed(
         searches,
-        registered=pointers.registered,
-        in_mlflow=pointers.whole_searches,
+        registered=registered,
         loadable=_loadable(listed, root),
         now_ms=now_ms,
     )

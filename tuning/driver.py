@@ -21,7 +21,7 @@ from tuning.conductor import Conductor
 from tuning.datasets import fingerprint_of
 from tuning.exits import ExitReason
 from tuning.manifest import MANIFEST
-from tuning.mlflow_client import MlflowRuns, pointers
+from tuning.mlflow_client import MlflowRuns, registered_checkpoints
 from tuning.objects import Objects
 from tuning.places import checkpoints
 from tuning.progress import ProgressLines
@@ -116,7 +116,7 @@ def _collecting(name: str, settings: Settings) -> Collecting:
         name,
         Objects(settings),
         checkpoints(settings),
-        lambda: pointers(settings),
+        lambda: registered_checkpoints(settings),
     )
 
 

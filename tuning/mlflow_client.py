@@ -19,11 +19,10 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from cluster.settings import Settings
-from tuning.collection import Pointers
 from tuning.manifest import DamagedCheckpointError, weights_place
 from tuning.objects import AbsentObjectError, Objects, Place, parse_place
 from tuning.places import checkpoints
-from tuning.projection import ENDED_TAG, SEARCH_TAG, TRIAL_TAG, UNENDED, RunState
+from tuning.projection import SEARCH_TAG, TRIAL_TAG, UNENDED, RunState
 from usererror import UserError
 
 log = logging.getLogger(__name__)
@@ -232,7 +231,6 @@ class MlflowRuns:
         try:
             self._objects.copy(weights_place(self._objects, self._checkpoints, key), target)
         except (AbsentObjectError, DamagedCheckpointError) as error:
-            # Collected: the same was trained for an earlier search, whose run has the weights.
             log.warning("run %s gets no weights: %s", run.info.run_id, error)
 
 
@@ -254,27 +252,17 @@ def artifact_place(artifact_uri: str, artifact_root: str | None) -> Place:
     return parse_place(artifact_root) / artifact_uri.split(":", 1)[1].lstrip("/")
 
 
-def pointers(settings: Settings) -> Pointers:
-    """What MLflow says of checkpoints: which ones versions of models name, and which searches have
-    all that they need among their runs.
+def registered_checkpoints(settings: Settings) -> frozenset[str]:
+    """Keys of the checkpoints that versions of models name.
 
     Raises:
         UserError: no server is set, or it cannot be reached.
     """
     client = connect(settings)
     with reachable(settings.require("mlflow_uri")):
-        registered = {
-            str(version.tags[CHECKPOINT_TAG])
-            for version in _pages(lambda token: client.search_model_versions(page_token=token))
-            if CHECKPOINT_TAG in version.tags
-        }
-        experiment = client.get_experiment_by_name(EXPERIMENT)
-        ids = [experiment.experiment_id] if experiment else []
-        # A parent ends after its children, and only a parent says why its search ended.
-        ended = f"attributes.status = 'FINISHED' and tags.`{ENDED_TAG}` LIKE '%'"
-        runs = _pages(lambda token: client.search_runs(ids, ended, page_token=token)) if ids else ()
-        whole = {str(run.data.tags[SEARCH_TAG]) for run in runs if SEARCH_TAG in run.data.tags}
-    return Pointers(frozenset(registered), frozenset(whole))
+        versions = _pages(lambda token: client.search_model_versions(page_token=token))
+        tags = [version.tags for version in versions]
+    return frozenset(str(t[CHECKPOINT_TAG]) for t in tags if CHECKPOINT_TAG in t)
 
 
 def _pages(ask: Callable[[str | None], Any]) -> Iterator[Any]:

@@ -30,8 +30,6 @@ LONGEST_TAG = 5000  # characters, MLflow's limit
 
 SEARCH_TAG = "hopetune.search"
 TRIAL_TAG = "hopetune.trial"
-ENDED_TAG = "hopetune.ended"
-"""Of a search's run only: why it ended."""
 
 
 UNENDED = ("RUNNING", "SCHEDULED")
@@ -109,7 +107,7 @@ def _parent(search: SearchRecord) -> RunState:
         words = (f"{node}: {why}" for node, why in search.avoided_nodes.items())
         tags["hopetune.avoided_nodes"] = "; ".join(words)[:LONGEST_TAG]
     if search.ended:
-        tags[ENDED_TAG] = search.ended
+        tags["hopetune.ended"] = search.ended
     first = search.earlier[0][1] if search.earlier else spec
     if search.earlier:
         tags["hopetune.extended"] = changes(first, spec)

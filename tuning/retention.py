@@ -36,7 +36,6 @@ def needed(
     searches: Sequence[SearchRecord],
     *,
     registered: Collection[str],
-    in_mlflow: Collection[str],
     loadable: Collection[str],
     now_ms: int,
 ) -> dict[str, Keep]:
@@ -45,13 +44,12 @@ def needed(
     Args:
         searches: all that may share these checkpoints.
         registered: keys that versions of models name.
-        in_mlflow: names of ended searches whose runs are complete, copies of weights included.
         loadable: keys whose state is in the store.
         now_ms: the time; the states of a search that was cut off are kept for some days.
     """
     found = dict.fromkeys(registered, Keep.WEIGHTS)
     for search in searches:
-        for key, what in _of_search(search, search.name in in_mlflow, loadable, now_ms):
+        for key, what in _of_search(search, loadable, now_ms):
             found[key] = max(what, found.get(key, what))
     return found
 
@@ -62,15 +60,16 @@ def keys_of(search: SearchRecord) -> set[str]:
 
 
 def _of_search(
-    search: SearchRecord, in_mlflow: bool, loadable: Collection[str], now_ms: int
+    search: SearchRecord, loadable: Collection[str], now_ms: int
 ) -> Iterator[tuple[str, Keep]]:
     for trial in best_trials(search):
         yield from _whole(trial, loadable)
     for trial in search.trials:
         if _may_go_on(search, trial, now_ms):
             yield from _whole(trial, loadable)
-        if trial.state == "COMPLETE" and not in_mlflow and trial.best_epoch:
-            yield trial.best_epoch.checkpoint_key, Keep.WEIGHTS  # still to be copied to its run
+        if trial.state == "COMPLETE" and trial.best_epoch:
+            # Its run has a copy; another search that meets this configuration needs them, too.
+            yield trial.best_epoch.checkpoint_key, Keep.WEIGHTS
         if not search.ended:
             for epoch in branch_points(search.spec, trial.parameters):
                 if epoch <= len(trial.epochs):

@@ -126,7 +126,8 @@ class Checkpoints(Strict):
     ``tuning/retention.py``."""
 
     keep_top: int = Field(default=3, ge=0)  # untuned; what `confirm` and `promote` choose from
-    """Trials whose best weights and latest state stay."""
+    """Trials whose best weights and latest state stay; the best weights of completed ones always
+    do."""
     keep_unfinished_days: float = Field(default=7.0, ge=0)  # untuned
     """How long a search that was cut off can go on without training anything again."""
 

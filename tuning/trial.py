@@ -7,7 +7,7 @@ any report.
 
 import logging
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -60,9 +60,11 @@ def train_trial(
     ``trained_epochs`` says up to which epoch the trial is known to be trained, by whichever worker.
 
     Yields:
-        One report for each epoch from 1, those that need no training any more included. A report
-        whose ``val_mae`` is NaN or infinite is the last one. Nothing is loaded or trained before an
-        epoch is asked for that nobody has trained.
+        One report for each epoch from 1, those that need no training any more included. An epoch
+        whose state is gone, and which therefore is trained again, is reported again. The report of
+        the plan's last epoch comes when the weights of the best one are kept. One whose ``val_mae``
+        is NaN or infinite is the last one. Nothing is loaded or trained before an epoch is asked
+        for that nobody has trained.
 
     Raises:
         UserError: a configuration that cannot be trained, or a store that refuses its keys.
@@ -71,32 +73,91 @@ def train_trial(
     """
     identity = DataIdentity(data.fingerprint, plan.validation_fraction, plan.split_seed)
     keys = prefix_keys(plan.config, identity, plan.epochs)
-    found = checkpoints.beginning(keys, trained_epochs)
-    history = list(found.history)
-    for epoch, metrics in enumerate(history, start=1):
-        yield EpochReport(epoch, metrics, keys[epoch - 1], restored=True)
-    reported = len(history)
-    if reported == plan.epochs:
-        return
+    course = _Course(keys, checkpoints, trained_epochs)
+    for epoch in range(1, min(course.epochs, plan.epochs - 1) + 1):
+        yield course.stored(epoch)
 
-    training = _training(plan, data, device, images)
-    loaded = found.load()
-    if loaded:
-        training.load_file(loaded[1].weights_file, loaded[1].optimiser)
-    begun = loaded[0] if loaded else 0
-    del loaded  # it holds a whole checkpoint
-    for epoch in range(begun + 1, plan.epochs + 1):
-        metrics = _metrics(training.run_epoch(epoch))
-        key = keys[epoch - 1]
-        finite = math.isfinite(metrics[OBJECTIVE])
-        if epoch > reported and finite:
-            history.append(metrics)
-        if finite and (epoch > reported or found.lacks(epoch)):
-            checkpoints.save(key, history[:epoch], _snapshot(training))
-        if epoch > reported or not finite:
-            yield EpochReport(epoch, metrics, key, restored=False)
-        if not finite:
-            return
+    def training() -> Training:
+        return _training(plan, data, device, images)
+
+    if course.epochs == plan.epochs:
+        last: EpochReport | None = course.stored(plan.epochs)
+    else:
+        last = yield from course.train(training, plan.epochs)
+    best = course.lost_best() if last else None
+    if best is not None:  # collected: it belonged to a search that had no use for it any more
+        again = yield from course.train(training, best)
+        if again and best < plan.epochs:
+            yield again
+        last = last if again else None
+    if last:
+        yield last
+
+
+class _Course:
+    """The epochs of one trial: how many there are already, and how the next ones come about."""
+
+    def __init__(
+        self, keys: Sequence[str], checkpoints: CheckpointStore, trained_epochs: int
+    ) -> None:
+        self._keys, self._checkpoints = keys, checkpoints
+        self._found = checkpoints.beginning(keys, trained_epochs)
+        self._history = list(self._found.history)
+        self._saved: set[int] = set()
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs have been trained, by whomever."""
+        return len(self._history)
+
+    def stored(self, epoch: int) -> EpochReport:
+        """The report of an epoch that needs no training."""
+        return self._report(epoch, self._history[epoch - 1], restored=True)
+
+    def lost_best(self) -> int | None:
+        """The best epoch, where its weights are not kept anywhere."""
+        values = [metrics[OBJECTIVE] for metrics in self._history]
+        best = 1 + values.index(min(values))
+        return None if best in self._saved or self._found.has_weights(best) else best
+
+    def train(
+        self, new_training: Callable[[], Training], last: int
+    ) -> Generator[EpochReport, None, EpochReport | None]:
+        """Trains from the latest state before epoch ``last`` to there.
+
+        Yields:
+            A report for each epoch before ``last``, and one that is no number.
+
+        Returns:
+            The report of ``last``; none where there was one that is no number.
+        """
+        training = new_training()
+        loaded = self._found.load(before=last)
+        if loaded:
+            training.load_file(loaded[1].weights_file, loaded[1].optimiser)
+        begun = loaded[0] if loaded else 0
+        del loaded  # it holds a whole checkpoint
+        for epoch in range(begun + 1, last + 1):
+            metrics = _metrics(training.run_epoch(epoch))
+            report = self._report(epoch, metrics, restored=False)
+            if not math.isfinite(metrics[OBJECTIVE]):
+                yield report
+                return None
+            is_new = epoch > len(self._history)
+            if is_new:
+                self._history.append(metrics)
+            if is_new or self._found.lacks(epoch):
+                self._save(epoch, _snapshot(training))
+            if epoch < last:
+                yield report
+        return report
+
+    def _report(self, epoch: int, metrics: Metrics, *, restored: bool) -> EpochReport:
+        return EpochReport(epoch, metrics, self._keys[epoch - 1], restored)
+
+    def _save(self, epoch: int, snapshot: Snapshot) -> None:
+        self._checkpoints.save(self._keys[epoch - 1], self._history[:epoch], snapshot)
+        self._saved.add(epoch)
 
 
 def _training(

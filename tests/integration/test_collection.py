@@ -45,10 +45,12 @@ def test_the_same_search_twice_proposes_the_same_and_trains_nothing(
     one = storage.open("small-first").record()
 
     # By the driver at its end, or by the command where the driver had no time for it: all but the
-    # best trial's best weights and latest state.
-    best = min((t for t in one.trials if t.state == "COMPLETE"), key=lambda t: t.value or 0.0)
-    assert best.best_epoch is not None
-    expected: dict[str, set[str]] = {best.best_epoch.checkpoint_key: {"weights"}}
+    # best weights of completed trials and the best trial's latest state.
+    done = [t for t in one.trials if t.state == "COMPLETE" and t.best_epoch]
+    best = min(done, key=lambda t: t.value or 0.0)
+    expected: dict[str, set[str]] = {
+        t.best_epoch.checkpoint_key: {"weights"} for t in done if t.best_epoch
+    }
     expected[best.epochs[-1].checkpoint_key] = {"weights", "optimiser"}
     held = data_of(servers, one)
     assert {key: set(parts) for key, parts in held.items() if parts} == expected
@@ -60,6 +62,22 @@ def test_the_same_search_twice_proposes_the_same_and_trains_nothing(
     assert [t.parameters for t in two.trials] == [t.parameters for t in one.trials]
     assert [t.curve for t in two.trials] == [t.curve for t in one.trials]
     assert [t.exit_reason for t in two.trials] == [t.exit_reason for t in one.trials]
+
+    # A shorter plan is complete where the weights of another epoch were kept, or none.
+    path = search_file(
+        sampler="{name: tpe, startup_trials: 2, seed: 11}",
+        stopping="{rule: none}",
+        budget="{trials: 2, epochs: 2}",
+        resources="{parallel_trials: 1}",
+    )
+    shorter = hopetune("run", str(path), "--name", "small-shorter")
+    assert shorter.returncode == 0, shorter.stderr
+    assert [t.curve for t in storage.open("small-shorter").record().trials] == [
+        {epoch: value for epoch, value in t.curve.items() if epoch <= 2} for t in one.trials[:2]
+    ]
+    for trial in storage.open("small-shorter").record().trials:
+        assert trial.best_epoch is not None
+        assert "weights" in data_of(servers, one)[trial.best_epoch.checkpoint_key]
 
 
 def test_gc_shows_first_and_then_removes_and_orphans_need_to_be_asked_for(

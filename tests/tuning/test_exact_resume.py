@@ -93,8 +93,10 @@ def trained(
         store = CheckpointStore(objects, ROOT, Spool(folder, 10**11))  # type: ignore[arg-type]
         trial = train_trial(plan, faces, store, torch.device("cpu"))
         for report in trial:
-            assert report.restored == (report.epoch in reports)
-            if not report.restored:
+            if report.epoch in reports:  # taken from the store, or trained again
+                assert timeless(report) == timeless(reports[report.epoch])
+            else:
+                assert not report.restored
                 reports[report.epoch] = report
                 torch.rand(3)  # whoever shares the process may use the global generator
                 if interrupted:
@@ -148,6 +150,39 @@ def test_going_on_beyond_collected_states_equals_never_having_stopped(
     assert again[0] == metrics
     assert list(again[1].values())[-1] == list(sums.values())[-1]
     assert not all(again[1].values())
+
+
+def test_a_trial_whose_best_weights_are_gone_brings_them_back_before_its_last_report(
+    faces: PreparedSet, tmp_path: Path
+) -> None:
+    plan, objects = plan_of("squeezenet1_1"), MemoryObjects()
+    seen: list[tuple[int, bool]] = []
+
+    def run() -> list[EpochReport]:
+        store = CheckpointStore(objects, ROOT, Spool(tmp_path, 10**11))  # type: ignore[arg-type]
+        reports = []
+        for report in train_trial(plan, faces, store, torch.device("cpu")):
+            reports.append(report)
+            if report.epoch == plan.epochs:
+                break  # as a worker does: nobody asks for more
+        assert store.flush(100)
+        store.close()
+        seen[:] = [(report.epoch, report.restored) for report in reports]
+        return reports
+
+    first = run()
+    whole = dict(objects.contents)
+    assert run()[-1].restored
+    assert seen == [(1, True), (2, True), (3, True)]
+    best = min(first, key=lambda r: r.metrics["val_mae"])
+    weights = [key for key in objects.contents if f"{best.checkpoint_key}/weights-" in key]
+    for key in list(objects.contents):
+        if not key.endswith("manifest.json"):
+            del objects.contents[key]
+    run()
+    trained = [(epoch, False) for epoch in range(1, min(best.epoch, plan.epochs - 1) + 1)]
+    assert seen == [(1, True), (2, True), *trained, (3, True)]
+    assert objects.contents[weights[0]] == whole[weights[0]]
 
 
 @pytest.mark.parametrize("backbone", LIGHT)

@@ -68,7 +68,6 @@ def search_of(*trials: TrialRecord, ended: bool = False, spec: SearchSpec | None
 def kept(*searches: SearchRecord, **known: object) -> dict[str, Keep]:
     defaults: dict[str, object] = {
         "registered": (),
-        "in_mlflow": {"small-1"},
         "loadable": {e.checkpoint_key for s in searches for t in s.trials for e in t.epochs},
         "now_ms": NOW,
     }
@@ -101,7 +100,7 @@ def test_stopped_early_keeps_nothing_but_what_the_best_keep() -> None:
     assert set(kept(search_of(best, other))) == {"t0/1"}
 
 
-def test_an_ended_search_keeps_its_best_completed_trials() -> None:
+def test_an_ended_search_keeps_its_best_trials_and_all_weights_that_its_runs_point_to() -> None:
     trials = [trial_of(n, [5.0 - n, 6.0], DONE) for n in range(4)]
     lucky = trial_of(9, [0.1], ExitReason.STOPPED_EARLY)
     spec = spec_of(checkpoints=Checkpoints(keep_top=2))
@@ -111,14 +110,9 @@ def test_an_ended_search_keeps_its_best_completed_trials() -> None:
         "t3/2": Keep.STATE,
         "t2/1": Keep.WEIGHTS,
         "t2/2": Keep.STATE,
+        "t1/1": Keep.WEIGHTS,
+        "t0/1": Keep.WEIGHTS,
     }
-
-
-def test_weights_that_mlflow_still_has_to_get_stay() -> None:
-    trials = [trial_of(n, [5.0 - n, 6.0], DONE) for n in range(3)]
-    found = kept(search_of(*trials, ended=True), in_mlflow=())
-    assert found["t0/1"] == found["t1/1"] == Keep.WEIGHTS
-    assert "t0/2" not in found
 
 
 def test_a_search_that_was_cut_off_can_go_on_for_some_days() -> None:
@@ -131,7 +125,7 @@ def test_a_search_that_was_cut_off_can_go_on_for_some_days() -> None:
 
 
 def test_another_search_and_a_registered_version_have_their_say() -> None:
-    mine = search_of(trial_of(0, [5.0, 4.0, 3.0], DONE), ended=True)
+    mine = search_of(trial_of(0, [5.0, 4.0, 3.0], ExitReason.STOPPED_EARLY), ended=True)
     mine = dataclasses.replace(mine, spec=spec_of(checkpoints=Checkpoints(keep_top=0)))
     assert kept(mine) == {}
     other = dataclasses.replace(search_of(trial_of(0, [5.0, 4.0])), name="other")

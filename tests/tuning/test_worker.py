@@ -148,7 +148,7 @@ def test_a_trial_leaves_nothing_behind(
     # Else the look for orphans may have the spool's lock open while files are counted.
     monkeypatch.setattr("tuning.uploads.ADOPT_S", 1e6)
     worker = worker_on(objects, tmp_path / "spool")
-    spec = spec_of(prepared, epochs=1)
+    spec = spec_of(prepared, epochs=2)
     list(worker.start(spec, SECOND))
     worker.close()
     before = left_behind()

@@ -26,7 +26,7 @@ def gc(
     only shows what would go. Example: `hopetune gc`, then `hopetune gc --yes`
     """
     from tuning.collection import ORPHANS_AFTER_H, remove, survey
-    from tuning.mlflow_client import pointers
+    from tuning.mlflow_client import registered_checkpoints
     from tuning.objects import Objects
     from tuning.places import checkpoints
     from tuning.storage import Storage
@@ -34,7 +34,7 @@ def gc(
 
     settings = load_settings()
     objects = Objects(settings)
-    named = pointers(settings)  # first: without an answer nothing may be collected
+    named = registered_checkpoints(settings)  # first: without an answer nothing may be collected
     with Storage(settings.require("study_url")) as storage:
         searches = storage.records()
     found = survey(objects, checkpoints(settings), searches, named, now_ms())
