@@ -23,8 +23,6 @@ from tests.chaos.world import World
 
 ENDING_S = 30.0
 """How long workers may take to leave after the search has ended; untuned."""
-KEPT = 3
-"""`checkpoints.keep_top`, whose weights stay; the default."""
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 
 
@@ -127,7 +125,7 @@ def nothing_trained_twice(
     Args:
         is_watched: whether a gate saw what was fetched, too.
     """
-    runs = runs_of(changes, trials)
+    runs, by_number = runs_of(changes, trials), {t.number: t for t in trials}
     found = [
         f"suite: it saw nothing being stored of trial {trial.number}"
         for trial in trials
@@ -143,7 +141,8 @@ def nothing_trained_twice(
             continue
         hit = before[-1]
         lost[hit.index, first.trial, first.epoch] = first.seconds
-        stored_s = first.stored_at(hit.at_s, {key for h in before for key in h.damaged})
+        damaged = {key for h in before for key in h.damaged}
+        stored_s = first.stored_at(hit.at_s, damaged, again, by_number[first.trial])
         if stored_s is not None:
             ago = hit.at_s - stored_s
             what = f"stored {ago:.1f} s before fault {hit.index} and trained again"
@@ -189,12 +188,11 @@ def _in_flight_s(trial: Trial, hit: Hit) -> float:
 
 
 def weights_are_whole(world: World, search: str, trials: Sequence[Trial]) -> list[str]:
-    """Each completed trial's best weights lie among the artifacts of its run, those of the best
-    trials among the checkpoints too; all fit the sha256 of their manifest and load."""
+    """Each completed trial's best weights lie among the checkpoints and the artifacts of its run;
+    they fit the sha256 of their manifest and load."""
     found = []
     runs = {run.data.tags.get("hopetune.trial"): run for run in world.runs.of(search)}
     done = [t for t in trials if t.state == "COMPLETE" and t.best_key and t.value is not None]
-    best = sorted(done, key=lambda t: (t.value, t.number))[:KEPT]
     for trial in done:
         name = f"store: trial {trial.number}"
         manifest = world.store.get(f"checkpoints/{trial.best_key}/manifest.json")
@@ -202,7 +200,7 @@ def weights_are_whole(world: World, search: str, trials: Sequence[Trial]) -> lis
             found.append(f"{name}: the manifest of its best epoch is missing")
             continue
         part = json.loads(manifest)["parts"]["weights"]
-        places = [f"checkpoints/{trial.best_key}/{part['name']}"] if trial in best else []
+        places = [f"checkpoints/{trial.best_key}/{part['name']}"]
         if run := runs.get(str(trial.number)):
             folder = f"mlflow/{run.info.experiment_id}/{run.info.run_id}/artifacts/checkpoint"
             places.append(f"{folder}/weights.safetensors")

@@ -23,20 +23,35 @@ class Run:
     epoch: int
     seconds: float
     seen_s: float
-    stored: dict[str, float] = field(default_factory=dict)
-    """When checkpoints that hold it were whole in the store, by their keys: its own one, and those
-    of later epochs that came from it."""
+    stored: dict[str, tuple[float, str]] = field(default_factory=dict)
+    """When checkpoints that hold it were whole in the store, and the node that they came from, by
+    their keys: its own one, and those of later epochs that came from it."""
     collected: dict[str, float] = field(default_factory=dict)
     """When parts of them were removed again, as later ones had taken their place."""
 
-    def stored_at(self, moment_s: float, damaged: Collection[str]) -> float | None:
-        """Since when it lay in the store, if it did at a moment; damaged ones do not count."""
+    def stored_at(
+        self, moment_s: float, damaged: Collection[str], again: "Run", trial: Trial
+    ) -> float | None:
+        """Since when it lay in the store, if it did at a moment, for whoever trained it again.
+
+        Damaged ones do not count, nor does what a node that had been given up stored so late that
+        its successor was at work already: both then have the same epoch in flight.
+        """
         there = [
             at_s
-            for key, at_s in self.stored.items()
-            if at_s < moment_s < self.collected.get(key, math.inf) and key not in damaged
+            for key, (at_s, node) in self.stored.items()
+            if at_s < moment_s < self.collected.get(key, math.inf)
+            and key not in damaged
+            and not _was_late(trial, at_s, node, again.seen_s)
         ]
         return min(there, default=None)
+
+
+def _was_late(trial: Trial, stored_s: float, node: str, again_s: float) -> bool:
+    """Whether the attempt that was at work when another node stored something still was later."""
+    begun = [attempt for attempt in trial.attempts if attempt[0] <= again_s]
+    then = [attempt for attempt in begun if attempt[0] <= stored_s]
+    return bool(then) and max(then) == max(begun) and max(then)[1] not in ("", node)
 
 
 def runs_of(log: Iterable[Change], trials: Sequence[Trial]) -> dict[tuple[int, int], list[Run]]:
@@ -73,7 +88,7 @@ def runs_of(log: Iterable[Change], trials: Sequence[Trial]) -> dict[tuple[int, i
         for number, metrics in enumerate(history, start=1):
             run = saw(owner, number, metrics, put.at_s)
             if put.status == 200:
-                run.stored.setdefault(key, put.at_s)
+                run.stored.setdefault(key, (put.at_s, put.client))
     for run in found.values():
         run.collected = {key: removed[key] for key in run.stored if key in removed}
     by_epoch: dict[tuple[int, int], list[Run]] = {}

@@ -45,6 +45,20 @@ def test_an_epoch_that_was_not_stored_when_its_worker_died_may_be_trained_again(
     assert fault.lost_s == 1.0 + 0.5, "the epoch itself, and half a second of the next one"
 
 
+def test_what_a_node_stored_that_had_been_given_up_may_be_in_flight_elsewhere() -> None:
+    late, in_time, next_one = (5.0, "n2"), (5.0, "n1"), (14.0, "n3")
+
+    def found(*attempts: tuple[float, str]) -> list[str]:
+        one = trial()
+        one.attempts = ((1.0, "n1"), *attempts)
+        return nothing_trained_twice([FIRST, AGAIN], [one], [hit(15.0)])
+
+    assert found(late) == [], "n1 stored it at 11 s, when n2 had been at it since 5 s"
+    assert found()
+    assert found(in_time)
+    assert found(late, next_one), "whoever began at 14 s could find it"
+
+
 def test_what_was_damaged_or_collected_may_be_trained_again() -> None:
     assert nothing_trained_twice([FIRST, AGAIN], [trial()], [hit(15.0, {"trunk/1"})]) == []
     removed = stored(12.0, "trunk/1", method="DELETE")

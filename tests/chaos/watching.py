@@ -38,6 +38,8 @@ class Trial:
     """Process ids of the workers that have it now, as far as the study knows."""
     epochs: dict[int, Epoch]
     intermediate: dict[int, float]
+    attempts: tuple[tuple[float, str], ...] = ()
+    """When each attempt at it began, and the address of its node."""
     detail: str | None = None
     entries: list[FrozenTrial] = field(default_factory=list)
 
@@ -139,5 +141,10 @@ def _trial(number: int, entry: FrozenTrial) -> Trial:
         },
         epochs=epochs,
         intermediate=dict(entry.intermediate_values),
+        attempts=tuple(
+            (kept["begun_ms"] / 1000, kept["node"])
+            for name, kept in sorted(attributes.items())
+            if name.startswith("attempt:")
+        ),
         detail=attributes.get("detail"),
     )

@@ -70,7 +70,8 @@ class World:
         self.runs = Runs(self.settings)
         self.s3 = Gate(_port(self.settings.require("s3_endpoint")))
         self.mlflow = Gate(_port(self.settings.require("mlflow_uri")))
-        self._doors = {f"n{i}": self.s3.door(f"n{i}") for i in range(1, self._count + 1)}
+        addresses = [_address(i) for i in range(1, self._count + 1)]
+        self._doors = {address: self.s3.door(address) for address in addresses}
         self._driver_doors = (self.s3.door("driver"), self.mlflow.door("driver"))
         self.nodes = [self._node(i) for i in range(1, self._count + 1)]
         (self.root / "faces").mkdir()
@@ -157,7 +158,7 @@ class World:
         return {node.address for node in self.nodes} <= alive
 
     def _node(self, index: int) -> Node:
-        address = f"127.0.0.{index + 1}"
+        address = _address(index)
         folder = self.root / f"n{index}"
         folder.mkdir(exist_ok=True)
         environment = {
@@ -172,7 +173,7 @@ class World:
 
     def _write_settings(self, node: Node, search: str) -> None:
         state = node.fresh_state(search)
-        door = self._doors[node.folder.name]
+        door = self._doors[node.address]
         changed = {"state_dir": state, "s3_endpoint": f"http://127.0.0.1:{door}"}
         self._write(node.folder / "settings.toml", changed)
 
@@ -182,6 +183,11 @@ class World:
         new.chmod(0o600)
         new.replace(path)
         return path
+
+
+def _address(index: int) -> str:
+    """Of the node of this index; the head has the first one."""
+    return f"127.0.0.{index + 1}"
 
 
 @contextmanager
