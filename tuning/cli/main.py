@@ -3,7 +3,9 @@
 0: done · 2: a mistake in the input or the surroundings · 3: the champion stays · 130: interrupted
 """
 
+import importlib.metadata
 import sys
+from typing import Annotated
 
 import typer
 
@@ -22,12 +24,28 @@ from usererror import UserError
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 app = typer.Typer(
-    help="Finds the best head-pose network that a GPU cluster can train.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
     rich_markup_mode="markdown",
 )
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"hopetune {importlib.metadata.version('hopetune')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    """Finds the best head-pose network that a GPU cluster can train."""
+
+
 app.add_typer(data.app, name="data")
 for module in (servers, searches, control, forecasts, reports, models, collection):
     for command in module.COMMANDS:
