@@ -10,6 +10,9 @@ from typing import Literal, get_args
 
 from usererror import UserError
 
+#: Part of the name of every checkpoint: to be raised by whatever changes what an epoch computes.
+TRAINING_CODE_VERSION = "2"
+
 Centres = Literal["unbiased", "hopenet"]
 Precision = Literal["fp32", "bf16"]
 
@@ -24,7 +27,7 @@ class TrainConfig:
     """The settings of one training; every field is checked when the object is made.
 
     Attributes:
-        backbone: name of a network known to ``headpose.networks.backbones``.
+        backbone: name of a network known to ``headpose.networks.names``.
         bin_width: width of the classifier's bins in degrees.
         centres: what a bin stands for: its middle ("unbiased") or its left edge ("hopenet").
         alpha: weight of the squared error beside the cross-entropy.

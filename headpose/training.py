@@ -32,9 +32,6 @@ from headpose.optimiser import Optimiser
 from headpose.schedule import schedule_of
 from usererror import UserError
 
-#: Part of the name of every checkpoint: to be raised by whatever changes what an epoch computes.
-TRAINING_CODE_VERSION = "2"
-
 Indices = npt.NDArray[np.int64]
 
 

@@ -11,9 +11,8 @@ import dataclasses
 import hashlib
 import json
 
-from headpose.config import TrainConfig
+from headpose.config import TRAINING_CODE_VERSION, TrainConfig
 from headpose.schedule import SCHEDULE_FIELDS, schedule_of
-from headpose.training import TRAINING_CODE_VERSION
 
 
 @dataclasses.dataclass(frozen=True)

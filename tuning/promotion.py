@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.settings import Settings
+from headpose.config import TRAINING_CODE_VERSION
 from headpose.data.prepared import PreparedSet
 from headpose.evaluate import PoseErrors, constant_baseline, pose_errors
-from headpose.training import TRAINING_CODE_VERSION
 from tuning.datasets import open_set
 from tuning.gate import Comparison, compare
 from tuning.mlflow_client import CHECKPOINT_TAG, Candidate, MlflowRuns, Registry

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from headpose.config import TrainConfig
-from headpose.networks.backbones import check_backbone
+from headpose.networks.names import check_backbone
 from tuning.legal import field_kind, is_legal
 from tuning.papers import fitting
 from tuning.published import Published, check_published

@@ -3,8 +3,6 @@
 Letters: N images, C features.
 """
 
-import difflib
-import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,24 +10,8 @@ from torch import nn
 from torchvision import models
 
 from headpose.networks.imagenet import imagenet_state
+from headpose.networks.names import FROM_TIMM, check_backbone
 from headpose.networks.state_dicts import load_strictly
-from usererror import UserError
-
-#: The architectures of the head-pose papers that this project follows; any other classifier of
-#: torchvision goes by its name there. Inception v4 comes from timm, an optional extra.
-BACKBONES = (
-    "resnet18",
-    "resnet34",
-    "resnet50",
-    "resnet101",
-    "resnet152",
-    "squeezenet1_0",
-    "squeezenet1_1",
-    "mobilenet_v2",
-    "inception_v4",
-)
-
-_FROM_TIMM = frozenset({"inception_v4"})
 
 # These two have side outputs, which would make forward() return tuples while training. Their
 # published weights expect inputs normalised to ±1, which transform_input derives from ImageNet
@@ -57,46 +39,17 @@ class Trunk:
     stem: tuple[str, ...]
 
 
-def legal_backbones() -> tuple[str, ...]:
-    """All names that :func:`make_trunk` knows, sorted."""
-    return tuple(sorted({*models.list_models(module=models), *BACKBONES}))
-
-
-def check_backbone(name: str, where: str = "backbone") -> None:
-    """Refuse what is no backbone, or cannot be built here.
-
-    Args:
-        where: the field to blame, for instance ``TrainConfig.backbone``.
-
-    Raises:
-        UserError: an unknown name (close ones are suggested), or timm is needed and absent.
-    """
-    legal = legal_backbones()
-    if name not in legal:
-        close = difflib.get_close_matches(name.lower(), legal, n=3)
-        raise UserError(
-            where,
-            "unknown backbone",
-            got=name,
-            rule=f"did you mean {' or '.join(repr(match) for match in close)}?" if close else None,
-            remedy=f"use one of {', '.join(BACKBONES)}, or any classifier of torchvision",
-        )
-    if name in _FROM_TIMM and importlib.util.find_spec("timm") is None:
-        raise UserError(
-            where, f"{name} needs the optional package timm", remedy="pip install 'hopetune[timm]'"
-        )
-
-
 def make_trunk(name: str, imagenet: str | None = None) -> Trunk:
     """Build a backbone without its last layer.
 
     Args:
-        name: one of :func:`legal_backbones`.
+        name: one of :func:`headpose.networks.names.legal_backbones`.
         imagenet: None for random weights, ``download``, a file or a folder:
             see :func:`headpose.networks.imagenet.imagenet_state`.
 
     Raises:
-        UserError: as :func:`check_backbone`, or the ImageNet weights are absent or do not fit.
+        UserError: as :func:`headpose.networks.names.check_backbone`, or the ImageNet weights are
+            absent or do not fit.
     """
     check_backbone(name)
     classifier = _classifier(name)
@@ -114,7 +67,7 @@ def make_trunk(name: str, imagenet: str | None = None) -> Trunk:
 
 
 def _classifier(name: str) -> Any:
-    if name in _FROM_TIMM:
+    if name in FROM_TIMM:
         import timm  # noqa: PLC0415  (an optional extra)
 
         return timm.create_model(name, pretrained=False)

@@ -113,7 +113,7 @@ def build_network(
     """Build a network on the CPU.
 
     Args:
-        backbone: one of :data:`headpose.networks.backbones.BACKBONES`, or another classifier of
+        backbone: one of :data:`headpose.networks.names.BACKBONES`, or another classifier of
             torchvision by its name there.
         n_bins: B, at least 2; :attr:`headpose.bins.Binning.count`.
         imagenet: None for random weights, ``download``, a file, or a folder with one file for each

@@ -15,7 +15,7 @@ import safetensors.torch
 
 from headpose.bins import Binning
 from headpose.files import write_atomically
-from headpose.networks.backbones import check_backbone
+from headpose.networks.names import check_backbone
 from headpose.networks.network import HeadposeNet, build_network
 from headpose.networks.released import load_snapshot
 from headpose.networks.state_dicts import load_strictly

@@ -5,7 +5,8 @@ import re
 
 import pytest
 
-from headpose.networks.backbones import BACKBONES, check_backbone, legal_backbones, make_trunk
+from headpose.networks.backbones import make_trunk
+from headpose.networks.names import BACKBONES, check_backbone, legal_backbones
 from usererror import UserError
 
 

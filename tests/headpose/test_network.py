@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from headpose.networks.backbones import BACKBONES
+from headpose.networks.names import BACKBONES
 from headpose.networks.network import HeadposeNet, build_network
 from usererror import UserError
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from headpose.bins import Binning
-from headpose.networks.backbones import BACKBONES
+from headpose.networks.names import BACKBONES
 from headpose.networks.network import HeadposeNet, build_network
 from headpose.networks.snapshots import (
     LoadedNetwork,
