@@ -1,4 +1,5 @@
-"""Head-pose angles and rotations: the one place where degrees become radians.
+"""Head-pose angles and rotations: degrees become radians here and, in files, in
+``headpose.labels``.
 
 The convention, stated once. Axes: x to the image's right, y down, z toward the viewer. A pose is
 the triple yaw, pitch, roll in degrees, in this order, and stands for the rotation
@@ -14,56 +15,10 @@ Shapes: ``...`` is any batch, the last axis of ``angles_deg`` is yaw, pitch, rol
 their device and dtype (half precision is computed in float32, whole numbers in float32).
 """
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from usererror import UserError
-
-#: Labels reach from −99 to +99 degrees, both included (66 bins of 3°; Ruiz et al. 2018,
-#: "Fine-grained head pose estimation without keypoints").
-LIMIT_DEG = 99.0
-
-
-def from_pose_para(pose_para: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Read the angles of a 300W-LP or AFLW2000 ``Pose_Para`` field.
-
-    Args:
-        pose_para: (1, 7) or (7,): pitch, yaw, roll in radians, then tx, ty, tz, scale.
-
-    Returns:
-        (3,) yaw, pitch, roll in degrees. A NaN stays a NaN: see :func:`within_limit`.
-
-    Raises:
-        UserError: the field does not begin with three numbers.
-    """
-    values = np.asarray(pose_para)
-    if values.size < 3 or values.size != values.shape[-1] or values.dtype.kind not in "fiu":
-        raise UserError(
-            "Pose_Para",
-            "not a row of numbers",
-            got=f"shape {values.shape}, type {values.dtype}",
-            rule="(1, 7): pitch, yaw, roll in radians, then translation and scale",
-        )
-    pitch, yaw, roll = np.rad2deg(values.reshape(-1)[:3].astype(np.float64))
-    return np.array([yaw, pitch, roll])
-
-
-def to_pose_para(
-    angles_deg: npt.NDArray[np.floating], placement: npt.NDArray[np.floating]
-) -> npt.NDArray[np.float32]:
-    """Write the angles as 300W-LP and AFLW2000 do: the inverse of :func:`from_pose_para`.
-
-    Args:
-        angles_deg: (3,) yaw, pitch, roll.
-        placement: (4,) tx, ty, tz, scale.
-
-    Returns:
-        (1, 7) pitch, yaw, roll in radians, then the placement.
-    """
-    yaw, pitch, roll = np.deg2rad(angles_deg)
-    return np.array([[pitch, yaw, roll, *placement]], dtype=np.float32)
+from headpose.labels import LIMIT_DEG
 
 
 def rotation_matrices(angles_deg: Tensor) -> Tensor:

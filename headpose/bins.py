@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from headpose.angles import LIMIT_DEG
+from headpose.labels import LIMIT_DEG
 from usererror import UserError
 
 Centres = Literal["unbiased", "hopenet"]

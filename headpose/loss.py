@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from headpose.angles import LIMIT_DEG
 from headpose.bins import Binning
+from headpose.labels import LIMIT_DEG
 
 
 def headpose_loss(logits: Tensor, angles_deg: Tensor, binning: Binning, alpha: float) -> Tensor:

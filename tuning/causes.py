@@ -1,7 +1,5 @@
 """What a failure within a worker says of its attempt."""
 
-import torch
-
 from tuning.exits import ExitReason
 from tuning.preemption import PreemptedError
 from tuning.spool import FULL, DiskFullError
@@ -13,6 +11,8 @@ OF_THE_CONFIGURATION = (ExitReason.OUT_OF_MEMORY, ExitReason.INVALID_CONFIG)
 
 def cause_of(error: BaseException) -> tuple[ExitReason, str]:
     """The cause of an attempt's end, and words for people."""
+    import torch  # noqa: PLC0415 (drivers know these causes, too, and need no torch)
+
     if isinstance(error, PreemptedError):
         return ExitReason.PREEMPTED, "its worker was told to leave"
     if full := _full_disk(error):

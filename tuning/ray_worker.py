@@ -7,7 +7,7 @@ Ray Tune gives up the process; what becomes of the trial is decided by the condu
 
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
@@ -15,8 +15,10 @@ from tuning.causes import OF_THE_CONFIGURATION, cause_of
 from tuning.exits import ExitReason
 from tuning.preemption import GRACE_S, Notice, PreemptedError
 from tuning.spec import SearchSpec
-from tuning.trial import EpochReport
-from tuning.worker import Worker
+
+if TYPE_CHECKING:
+    from tuning.trial import EpochReport
+    from tuning.worker import Worker
 
 NUMBER = "trial_number"
 ATTEMPT = "attempt"
@@ -69,8 +71,11 @@ class HeadposeTrainable(tune.Trainable):  # type: ignore[misc]
         if self._worker:
             self._worker.close()
 
-    def _going(self) -> Iterator[EpochReport]:
+    def _going(self) -> "Iterator[EpochReport]":
         if self._reports is None:
+            # Here, as the driver imports this module, too: torch would make it start seconds later.
+            from tuning.worker import Worker  # noqa: PLC0415
+
             self._worker = self._worker or Worker()
             spec = SearchSpec.model_validate_json(self._next[SPEC])
             self._reports = self._worker.start(spec, self._next[PARAMETERS], self._next[TRAINED])

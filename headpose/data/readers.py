@@ -12,10 +12,9 @@ from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from headpose.angles import LIMIT_DEG, from_pose_para, within_limit
 from headpose.data.matfile import MatFileError, read_arrays
+from headpose.labels import LIMIT_DEG, from_pose_para
 from usererror import UserError
 
 Layout = Literal["300w-lp", "aflw2000"]
@@ -170,7 +169,7 @@ def _angles(pose_para: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     row = "yaw {:.2f}, pitch {:.2f}, roll {:.2f}".format(*angles_deg)
     if not np.isfinite(angles_deg).all():
         raise _UnusableError(f"an angle is not a number: {row}")
-    if not bool(within_limit(torch.from_numpy(angles_deg))):
+    if (np.abs(angles_deg) > LIMIT_DEG).any():
         raise _UnusableError(f"an angle lies beyond ±{LIMIT_DEG:g}°: {row}", is_damage=False)
     return angles_deg
 

@@ -27,10 +27,11 @@ import scipy.io
 import torch
 from PIL import Image
 
-from headpose.angles import to_pose_para, turn_clockwise, within_limit
+from headpose.angles import turn_clockwise, within_limit
 from headpose.data.matfile import read_arrays
 from headpose.data.readers import Sample, find_names, read_sample
 from headpose.files import write_atomically
+from headpose.labels import to_pose_para
 from usererror import UserError
 
 Degrees = npt.NDArray[np.float64]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from headpose.angles import LIMIT_DEG
 from headpose.bins import Binning
+from headpose.labels import LIMIT_DEG
 from headpose.networks.network import ANGLE_NAMES, HeadposeNet, build_network
 from headpose.networks.state_dicts import load_strictly, read_state_dict
 from usererror import UserError

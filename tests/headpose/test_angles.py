@@ -8,15 +8,14 @@ import torch
 from torch import Tensor
 
 from headpose.angles import (
-    LIMIT_DEG,
     angles_of,
-    from_pose_para,
     geodesic_deg,
     mirror,
     rotation_matrices,
     turn_clockwise,
     within_limit,
 )
+from headpose.labels import LIMIT_DEG, from_pose_para
 from usererror import UserError
 
 

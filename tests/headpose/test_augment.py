@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from headpose.angles import LIMIT_DEG, rotation_matrices
+from headpose.angles import rotation_matrices
 from headpose.data.augment import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -19,6 +19,7 @@ from headpose.data.augment import (
     draw_views,
     render,
 )
+from headpose.labels import LIMIT_DEG
 
 STORED_PX, VIEW_PX, VIEW_FRACTION = 240, 120, 0.75
 # Not coplanar and without symmetry: head points (x right, y down, z toward the viewer), stored px.

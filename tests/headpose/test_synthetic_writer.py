@@ -7,10 +7,10 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from headpose.angles import from_pose_para, to_pose_para
 from headpose.data.readers import scan
 from headpose.data.synthetic import synthesize
 from headpose.data.synthetic.plan import plan_test, plan_training
+from headpose.labels import from_pose_para, to_pose_para
 from usererror import UserError
 
 TRAIN, TEST, SIZE_PX = 40, 8, 64

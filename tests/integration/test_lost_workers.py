@@ -20,7 +20,16 @@ from tuning.storage import Storage
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
 SearchFile = Callable[..., Path]
-LONG = {"stopping": "{rule: none}", "budget": "{trials: 2, epochs: 12}"}
+
+
+def long(seed: int) -> dict[str, str]:
+    """Sections of a search that is still at work when it is hit: of each training seed nothing is
+    stored yet."""
+    return {
+        "stopping": "{rule: none}",
+        "budget": "{trials: 2, epochs: 12}",
+        "fixed": f"{{backbone: squeezenet1_1, image_px: 32, batch_size: 16, seed: {seed}}}",
+    }
 
 
 @contextmanager
@@ -76,7 +85,7 @@ def causes(trial: TrialRecord) -> list[ExitReason | None]:
 def test_a_killed_worker_costs_an_attempt_and_no_epoch(
     servers: Settings, storage: Storage, search_file: SearchFile
 ) -> None:
-    with running(servers, search_file(**LONG), "small-killed") as driver:
+    with running(servers, search_file(**long(201)), "small-killed") as driver:
         os.kill(at_work(storage, "small-killed", 0).pid or 0, signal.SIGKILL)
         printed = ended(driver)
     record = storage.open("small-killed").record()
@@ -89,7 +98,7 @@ def test_a_killed_worker_costs_an_attempt_and_no_epoch(
 def test_a_worker_that_is_told_to_leave_costs_no_retry_and_no_epoch(
     servers: Settings, storage: Storage, search_file: SearchFile
 ) -> None:
-    path = search_file(**LONG, resources="{parallel_trials: 2, retries: 0}")
+    path = search_file(**long(202), resources="{parallel_trials: 2, retries: 0}")
     with running(servers, path, "small-preempted") as driver:
         os.kill(at_work(storage, "small-preempted", 1).pid or 0, signal.SIGTERM)
         printed = ended(driver)
@@ -103,8 +112,8 @@ def test_a_worker_that_is_told_to_leave_costs_no_retry_and_no_epoch(
 def test_a_frozen_worker_is_killed_and_its_trial_goes_on(
     servers: Settings, storage: Storage, search_file: SearchFile
 ) -> None:
-    resources = "{parallel_trials: 2, retries: 0, stall_minutes: 0.5, start_minutes: 2}"
-    with running(servers, search_file(**LONG, resources=resources), "small-frozen") as driver:
+    resources = "{parallel_trials: 2, retries: 0, stall_minutes: 0.2, start_minutes: 2}"
+    with running(servers, search_file(**long(203), resources=resources), "small-frozen") as driver:
         frozen = at_work(storage, "small-frozen", 0)
         os.kill(frozen.pid or 0, signal.SIGSTOP)
         ended(driver)

@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import scipy.io
 
-from headpose.angles import to_pose_para
 from headpose.data.synthetic.geometry import View
 from headpose.data.synthetic.head import MIRRORED_68
 from headpose.data.synthetic.poses import Degrees
 from headpose.data.synthetic.render import Figure
+from headpose.labels import to_pose_para
 
 _CANVAS_PX = 450  # side of the originals
 _MICROMETRES_PER_MM = 1000  # the originals' scale is in pixels per micrometre
