@@ -139,7 +139,7 @@ def faces(folder: Path, images: int) -> PreparedSet:
         synthesize(source, train_images=images, test_images=10, size_px=96, seed=11)
         settings = PrepareSettings(stored_px=40, policy="visible-landmarks")
         prepare("300w-lp", source / "300W_LP", target, settings)
-    return PreparedSet(target)
+    return PreparedSet.open(target)
 
 
 def table(rows: list[dict[str, object]]) -> str:

@@ -19,6 +19,11 @@ Poses = NDArray[np.floating]
 COLUMNS = ("Yaw", "Pitch", "Roll", "MAE")
 ANGLES = ("yaw", "pitch", "roll")
 TURNED_SHARES = (0.1, 0.2, 0.25)
+ROTATION = {
+    "Rotation, 30 epochs": ("twin-longer-rotation",),
+    "Rotation, 10 epochs": ("twin-rotation", "twin-300w-aug", "twin-as-many-steps"),
+}
+"""How the searches begin whose answers are set beside one another."""
 LIMITS_DEG = (0.0, 15.0, 30.0, 60.0, 99.0)
 
 
@@ -52,9 +57,10 @@ def tables(answers: Sequence[Answer], train: Poses, test: Poses) -> str:
     by_search: dict[str, list[Answer]] = {}
     for answer in answers:
         by_search.setdefault(answer.search, []).append(answer)
-    rotated = [a for name, found in by_search.items() for a in found if _is_of_rotation(name)]
-    if rotated:
-        parts += ["## Rotation", _rotation(rotated, test), _gain_by_angle(rotated, test)]
+    for title, beginnings in ROTATION.items():
+        rotated = [a for a in answers if a.search.startswith(beginnings)]
+        if rotated:
+            parts += [f"## {title}", _rotation(rotated, test), _gain_by_angle(rotated, test)]
     for name, found in by_search.items():
         if not _is_of_rotation(name):
             parts += [f"## {name}", _plain(found, test), _sharing(found)]
@@ -89,7 +95,7 @@ def _with_turned(train: Poses, share: float) -> Poses:
 
 
 def _is_of_rotation(search: str) -> bool:
-    return search.startswith(("twin-rotation", "twin-300w-aug", "twin-as-many-steps"))
+    return any(search.startswith(beginnings) for beginnings in ROTATION.values())
 
 
 def _treatment(answer: Answer) -> str:

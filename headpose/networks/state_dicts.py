@@ -2,6 +2,7 @@
 
 import pickle
 import struct
+import warnings
 from pathlib import Path
 
 import safetensors
@@ -43,7 +44,10 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             state = safetensors.torch.load_file(path)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                # Of how a file was written: nothing that whoever loads it could act upon.
+                warnings.simplefilter("ignore")
+                state = torch.load(path, map_location="cpu", weights_only=True)
     except (safetensors.SafetensorError, *_UNREADABLE) as error:
         raise UserError(
             str(path),

@@ -67,7 +67,6 @@ def test_a_truncated_file_is_a_users_error(tmp_path: Path, suffix: str, kept: fl
         read_state_dict(path)
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_any_damage_to_an_old_pickle_is_a_users_error_or_harmless(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save(nn.Linear(3, 2).state_dict(), path, _use_new_zipfile_serialization=False)

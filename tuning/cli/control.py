@@ -2,7 +2,8 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -84,17 +85,11 @@ def resume(
     Example: `hopetune resume quickstart-20261122-064100 --follow`
     """
     settings = at(load_settings(), address)
-    with open_storage() as storage:
-        name = resolve(storage, search)
-        _wait_for_its_driver(storage, name)
-        if not foreground:
-            _refuse_beside_a_job(settings, name)
-        with storage.driving(name, say):
-            study = storage.open(name)
-            study.adopt()
-            _refuse_without_work(study)
-            study.reopen()
-    start(settings, name, follow=follow, foreground=foreground)
+    with _taken_over(search, settings, foreground) as study:
+        study.adopt()
+        _refuse_without_work(study)
+        study.reopen()
+    start(settings, study.name, follow=follow, foreground=foreground)
 
 
 def extend(
@@ -137,14 +132,9 @@ def extend(
         "patience": patience,
     }
     settings = at(load_settings(), address)
-    with open_storage() as storage:
-        name = resolve(storage, search)
-        _wait_for_its_driver(storage, name)
-        if not foreground:
-            _refuse_beside_a_job(settings, name)
-        with storage.driving(name, say):
-            say(_extended(storage.open(name), wishes, space))
-    start(settings, name, follow=follow, foreground=foreground)
+    with _taken_over(search, settings, foreground) as study:
+        say(_extended(study, wishes, space))
+    start(settings, study.name, follow=follow, foreground=foreground)
 
 
 def _extended(study: "Study", wishes: Mapping[str, float | None], space: Path | None) -> str:
@@ -177,6 +167,18 @@ def start(settings: Settings, name: str, *, follow: bool, foreground: bool) -> N
     say(f"search {name} goes on as job {job}; follow it with `hopetune logs {name} --follow`")
     if follow:
         follow_job(settings, job)
+
+
+@contextmanager
+def _taken_over(search: str, settings: Settings, foreground: bool) -> "Iterator[Study]":
+    """The study of a search that nobody drives, nor begins to meanwhile."""
+    with open_storage() as storage:
+        name = resolve(storage, search)
+        _wait_for_its_driver(storage, name)
+        if not foreground:
+            _refuse_beside_a_job(settings, name)
+        with storage.driving(name, say):
+            yield storage.open(name)
 
 
 def _wait_for_its_driver(storage: "Storage", name: str) -> None:
