@@ -129,7 +129,7 @@ class Conductor:
         if reason == ExitReason.COMPLETED:
             self._running.leave(number)
             best = self._study.trial(number).best_epoch or record
-            self._storing.add(number, {record.checkpoint_key, best.checkpoint_key})
+            self._storing.add(number, record.checkpoint_key, best.checkpoint_key)
             self._settle()  # complete as soon as these are stored; its worker is free already
         else:
             self._finish(number, reason, detail)

@@ -20,9 +20,9 @@ from tuning.collecting import Collecting
 from tuning.conductor import Conductor
 from tuning.datasets import fingerprint_of
 from tuning.exits import ExitReason
-from tuning.manifest import MANIFEST
+from tuning.manifest import MANIFEST, DamagedCheckpointError, weights_place
 from tuning.mlflow_client import MlflowRuns, registered_checkpoints
-from tuning.objects import Objects
+from tuning.objects import AbsentObjectError, Objects
 from tuning.places import checkpoints
 from tuning.progress import ProgressLines
 from tuning.projection import Projection
@@ -120,11 +120,20 @@ def _collecting(name: str, settings: Settings) -> Collecting:
     )
 
 
-def _looks_into_the_store(settings: Settings) -> Callable[[str], bool]:
+def _looks_into_the_store(settings: Settings) -> Callable[[str, bool], bool]:
     # Impatient: it only looks, and looks again.
     objects = Objects(settings, timeout_s=10.0, attempts=1)
     root = checkpoints(settings)
-    return lambda key: objects.exists(root / key / MANIFEST)
+
+    def is_stored(key: str, with_weights: bool) -> bool:
+        if not with_weights:
+            return objects.exists(root / key / MANIFEST)
+        try:
+            return objects.exists(weights_place(objects, root, key))
+        except (AbsentObjectError, DamagedCheckpointError):
+            return False
+
+    return is_stored
 
 
 def _placement(spec: SearchSpec, available: float, progress: ProgressLines) -> tuple[float, int]:

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from usererror import UserError
 
@@ -32,7 +32,7 @@ class AtOnce:
     def __init__(self) -> None:
         self._arrived: list[int] = []
 
-    def add(self, number: int, keys: Iterable[str]) -> None:  # noqa: ARG002
+    def add(self, number: int, last: str, best: str) -> None:  # noqa: ARG002
         self._arrived.append(number)
 
     def waiting(self) -> int:
@@ -59,13 +59,14 @@ class Storing:
     """Waits for checkpoints, in a thread of its own: no decision ever waits for the storage.
 
     Args:
-        is_stored: whether the whole checkpoint of a key lies in the store; may raise UserError.
+        is_stored: whether the store knows the epochs up to that of a key; and, where that is asked
+            for, has its weights. May raise UserError.
     """
 
-    def __init__(self, is_stored: Callable[[str], bool]) -> None:
+    def __init__(self, is_stored: Callable[[str, bool], bool]) -> None:
         self._is_stored = is_stored
         self._changed = threading.Condition()
-        self._keys: dict[int, set[str]] = {}
+        self._keys: dict[int, tuple[str, str]] = {}
         self._since_s: dict[int, float] = {}
         self._answered_s = 0.0
         """For how long altogether there was a store that answered."""
@@ -74,10 +75,10 @@ class Storing:
         self._losses: Counter[int] = Counter()
         threading.Thread(target=self._look_for_ever, daemon=True, name="storing").start()
 
-    def add(self, number: int, keys: Iterable[str]) -> None:
-        """A trial that is complete once these checkpoints are stored."""
+    def add(self, number: int, last: str, best: str) -> None:
+        """A trial that is complete once its last epoch and the weights of its best are stored."""
         with self._changed:
-            self._keys[number] = set(keys)
+            self._keys[number] = last, best
             self._since_s[number] = self._answered_s
             self._changed.notify_all()
 
@@ -128,10 +129,14 @@ class Storing:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._keys))
-                wanted = {number: set(keys) for number, keys in self._keys.items()}
+                wanted = dict(self._keys)
             began_s = time.monotonic()
             try:
-                there = {n for n, keys in wanted.items() if all(map(self._is_stored, keys))}
+                there = {
+                    number
+                    for number, (last, best) in wanted.items()
+                    if self._is_stored(best, True) and self._is_stored(last, False)
+                }
                 self._away, pause_s = False, POLL_S
             except UserError as error:
                 log.warning("cannot look for checkpoints: %s", error)

@@ -22,16 +22,17 @@ from usererror import UserError
 
 
 class Store:
-    """The store as the driver sees it: which keys are there."""
+    """The store as the driver sees it: which keys are there, and which have lost their weights."""
 
     def __init__(self) -> None:
         self.keys: set[str] = set()
+        self.without_weights: set[str] = set()
         self.away = False
 
-    def __call__(self, key: str) -> bool:
+    def __call__(self, key: str, with_weights: bool) -> bool:
         if self.away:
             raise UserError("s3://x", "the S3 server cannot be used")
-        return key in self.keys
+        return key in self.keys and not (with_weights and key in self.without_weights)
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 def test_a_trial_arrives_with_the_last_of_its_keys(store: Store) -> None:
     storing = Storing(store)
-    storing.add(3, ["best", "last"])
+    storing.add(3, last="last", best="best")
     store.keys.add("best")
     storing.wait(0.5)
     assert (storing.arrived(), storing.waiting()) == ([], 1)
@@ -58,10 +59,22 @@ def test_a_trial_arrives_with_the_last_of_its_keys(store: Store) -> None:
     assert storing.arrived() == []
 
 
+def test_collected_weights_of_the_best_epoch_are_waited_for(store: Store) -> None:
+    storing = Storing(store)
+    store.keys = {"best", "last"}
+    store.without_weights = {"best", "last"}
+    storing.add(3, last="last", best="best")
+    storing.wait(0.5)
+    assert storing.arrived() == []
+    store.without_weights = {"last"}
+    storing.wait(10)
+    assert storing.arrived() == [3]
+
+
 def test_a_store_that_is_away_is_asked_again(store: Store) -> None:
     store.away = True
     storing = Storing(store)
-    storing.add(0, ["key"])
+    storing.add(0, "key", "key")
     store.keys.add("key")
     time.sleep(0.3)
     assert storing.arrived() == []
@@ -73,7 +86,7 @@ def test_a_store_that_is_away_is_asked_again(store: Store) -> None:
 def test_time_in_which_the_store_is_away_uses_up_no_patience(store: Store) -> None:
     store.away = True
     storing = Storing(store)
-    storing.add(0, ["key"])
+    storing.add(0, "key", "key")
     wait_for(storing.is_away)
     time.sleep(0.5)
     assert storing.overdue(patience_s=0.1) == []
@@ -87,11 +100,11 @@ def test_time_in_which_the_store_is_away_uses_up_no_patience(store: Store) -> No
 
 def test_what_does_not_come_is_tried_once_more(store: Store) -> None:
     storing = Storing(store)
-    storing.add(1, ["key"])
+    storing.add(1, "key", "key")
     assert storing.overdue() == []
     assert storing.overdue(patience_s=0.0) == [(1, True)]
     assert storing.overdue(patience_s=0.0) == []
-    storing.add(1, ["key"])
+    storing.add(1, "key", "key")
     assert storing.overdue(patience_s=0.0) == [(1, False)]
 
 
