@@ -48,6 +48,7 @@ class Uploads:
         self._changed = threading.Condition()
         self._waiting: deque[Entry] = deque()
         self._in_hand: Entry | None = None
+        self._brought = 0
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="uploads")
         self._thread.start()
@@ -73,11 +74,14 @@ class Uploads:
             self._changed.notify_all()
 
     def flush(self, patience_s: float | None = None) -> bool:
-        """Waits until nothing of this process is on its way; says whether that came true."""
+        """Waits until nothing of this process is on its way; says whether that came true. The
+        patience begins anew with each checkpoint that has arrived."""
         with self._changed:
-            return self._changed.wait_for(
-                lambda: not self._waiting and self._in_hand is None, patience_s
-            )
+            while self._waiting or self._in_hand is not None:
+                before = self._brought
+                if not self._changed.wait_for(lambda: self._brought > before, patience_s):  # noqa: B023
+                    return False
+            return True
 
     def close(self) -> None:
         """Ends the uploads; what has not been stored stays in the spool."""
@@ -121,6 +125,7 @@ class Uploads:
                 self._bring(self._in_hand)
                 with self._changed:
                     self._in_hand = None
+                    self._brought += 1
                     self._changed.notify_all()
         self._spool.close()
 

@@ -33,7 +33,8 @@ BEGIN_TIMEOUT_S = 5.0
 trials of 60 s)."""
 
 CLOSE_PATIENCE_S = 30.0
-"""How long a worker that ends waits for its uploads; the rest stays in the spool. Untuned."""
+"""How long a worker that ends waits for the next of its uploads; the rest stays in the spool.
+Untuned."""
 
 
 class Worker:
