@@ -25,12 +25,7 @@ from tuning.spool import Spool
 from tuning.trial import EpochReport, TrialPlan, train_trial
 
 LOOK_TIMEOUT_S = 15.0
-"""For how long a silent store holds the fetching of data up. Untuned."""
-
-BEGIN_TIMEOUT_S = 5.0
-"""For how long it holds a trial up that looks for its beginning; uploads are more patient. With
-15 s and two attempts each trial that began while a store hung waited for 28 s (benchmarks/s3_away,
-trials of 60 s)."""
+"""For how long a silent store holds a trial up; uploads are more patient. Untuned."""
 
 CLOSE_PATIENCE_S = 30.0
 """How long a worker that ends waits for the next of its uploads; the rest stays in the spool.
@@ -51,7 +46,7 @@ class Worker:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         # Several clients: the uploads of one trial go on while the next one reads.
         self._checkpoints = CheckpointStore(
-            Objects(settings, timeout_s=BEGIN_TIMEOUT_S, attempts=1),  # it looks again by itself
+            Objects(settings, timeout_s=LOOK_TIMEOUT_S, attempts=2),
             checkpoints(settings),
             Spool(spool(settings), settings.spool_bytes),
             tell=self._note,
