@@ -45,7 +45,7 @@ from tuning.storing import AtOnce
 
 EPOCHS = 27  # about the 25 to 30 of the papers, and a power of the rungs' factor
 WITHIN_DEG = 0.2
-BUDGETS = (1000,)
+BUDGETS = (1000, 2000)
 """Smaller budgets that are tabled too."""
 CHECKPOINTS = (100, 300, 1000)
 """GPU-epochs after which the regret is tabled."""

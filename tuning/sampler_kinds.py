@@ -3,7 +3,9 @@
 import math
 import warnings
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import ExperimentalWarning
@@ -16,11 +18,13 @@ from optuna.samplers import (
     RandomSampler,
     TPESampler,
 )
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
+from tuning.curve_proposals import Seen, promising
 from tuning.distributions import distribution
 from tuning.space import Range
 from tuning.spec import SearchSpec
+from tuning.study_records import number_of
 
 POPULATION = 20
 """Individuals of a generation of `nsga2`; untuned. Optuna's 50 are a whole search of trainings."""
@@ -60,6 +64,56 @@ class RangesByCma(CmaEsSampler):
         return [t for t in super()._get_trials(study) if math.isfinite(t.value or math.nan)]
 
 
+class ByCurves(BaseSampler):
+    """Learns from whole learning curves, those of trials that are still being trained and of paused
+    ones included; see ``tuning/curve_proposals.py``. Random until ``startup_trials`` have begun."""
+
+    _SHOWN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+
+    def __init__(self, spec: SearchSpec, seed: int) -> None:
+        self._spec = spec
+        self._numbers = np.random.default_rng(seed)
+        self._random = RandomSampler(seed)
+
+    def infer_relative_search_space(
+        self,
+        study: optuna.Study,  # noqa: ARG002
+        trial: FrozenTrial,  # noqa: ARG002
+    ) -> dict[str, BaseDistribution]:
+        return {name: distribution(name, p) for name, p in self._spec.parameters.items()}
+
+    def sample_relative(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,  # noqa: ARG002
+        search_space: dict[str, BaseDistribution],  # noqa: ARG002
+    ) -> dict[str, Any]:
+        latest: dict[int, FrozenTrial] = {}
+        for shown in study.get_trials(deepcopy=False, states=self._SHOWN):
+            known = latest.get(number_of(shown))
+            if known is None or len(shown.intermediate_values) >= len(known.intermediate_values):
+                latest[number_of(shown)] = shown
+        if len(latest) < self._spec.sampler.startup_trials:
+            return {}
+        seen = [_seen(latest[number]) for number in sorted(latest)]
+        spec = self._spec
+        return promising(spec.parameters, seen, spec.budget.epochs, self._numbers) or {}
+
+    def sample_independent(
+        self,
+        study: optuna.Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        return self._random.sample_independent(study, trial, param_name, param_distribution)
+
+
+def _seen(trial: FrozenTrial) -> Seen:
+    is_infeasible = any(value > 0 for value in trial.constraints.values())
+    return Seen(dict(trial.params), trial.intermediate_values, is_infeasible)
+
+
 def _tpe(spec: SearchSpec, seed: int) -> BaseSampler:
     return TPESampler(
         n_startup_trials=spec.sampler.startup_trials,
@@ -94,6 +148,7 @@ def _random(spec: SearchSpec, seed: int) -> BaseSampler:  # noqa: ARG001
 
 
 SAMPLERS: dict[str, Callable[[SearchSpec, int], BaseSampler]] = {
+    "gp-curves": ByCurves,
     "tpe": _tpe,
     "tpe-multivariate": _tpe,
     "gp": _gp,

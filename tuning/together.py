@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from tuning.spec import SearchSpec
 
 OF_SEVERAL = ("nsga2", "tpe", "qmc", "random", "grid")
-"""Samplers of searches with several objectives. Optuna's CMA-ES knows one only; multivariate TPE
-and GP were not tried here with several."""
-FROM_HISTORY = ("tpe", "tpe-multivariate", "gp")
+"""Samplers of searches with several objectives. Optuna's CMA-ES knows one only, `gp-curves` the
+curves of one; multivariate TPE and GP were not tried here with several."""
+FROM_HISTORY = ("gp-curves", "tpe", "tpe-multivariate", "gp")
 """Samplers that learn from any trial, whoever proposed it."""
 WITH_POPULATION = ("cmaes", "nsga2")
 
@@ -37,7 +37,7 @@ def check_together(spec: "SearchSpec", file: YamlFile) -> None:
             "CMA-ES has too little to work on",
             got=f"{len(ranges)} ranges without `when`",
             rule="it moves at least two ranges; choices and conditional parameters are left to TPE",
-            remedy="use `tpe`",
+            remedy="use `gp-curves` or `tpe`",
         )
 
 
@@ -65,7 +65,7 @@ def _check_objectives(spec: "SearchSpec", file: YamlFile) -> None:
     if len(objectives) == 1:
         if name == "nsga2":
             rule = "`nsga2` is for several; trials that are stopped early teach it nothing"
-            remedy = "add `objectives: [val_mae, latency_ms]`, or use `tpe`"
+            remedy = "add `objectives: [val_mae, latency_ms]`, or use `gp-curves`"
             where = file.where(("sampler", "name"))
             raise UserError(where, "there is one objective", rule=rule, remedy=remedy)
         return

@@ -1,9 +1,10 @@
-"""Small random steps away from settings that are known to be good. Pure, given the randomness."""
+"""Random settings, anywhere in a space or near settings that are known to be good. Pure, given the
+randomness."""
 
 import numpy as np
 
-from tuning.legal import field_kind
-from tuning.space import Choices, Parameter, Range, Settings, Value
+from tuning.scale import share_of, value_at
+from tuning.space import Choices, Parameter, Settings, Value
 
 VARIED_BY = 0.1
 """Standard deviation of a variation, as a share of the range; untuned."""
@@ -26,29 +27,40 @@ def varied(
         random: where the steps come from.
         by: standard deviation of a step, as a share of the (logarithmic) range.
     """
+    return {
+        name: _moved(name, parameters[name], value, random, by) for name, value in settings.items()
+    }
+
+
+def drawn(
+    parameters: dict[str, Parameter],
+    random: np.random.Generator,
+    near: Settings | None = None,
+    by: float = VARIED_BY,
+) -> Settings:
+    """A whole configuration: values of all parameters that are active.
+
+    Those that ``near`` has are varied, the others drawn evenly from their ranges and choices.
+    """
     found: Settings = {}
-    for name, value in settings.items():
-        parameter = parameters[name]
-        if isinstance(parameter, Choices):
-            keep = random.random() < CHOICE_KEPT
-            found[name] = (
-                value if keep else parameter.choices[random.integers(len(parameter.choices))]
-            )
+    for name, parameter in parameters.items():
+        if not parameter.is_active(found):
+            continue
+        if near is not None and name in near:
+            found[name] = _moved(name, parameter, near[name], random, by)
+        elif isinstance(parameter, Choices):
+            found[name] = parameter.choices[random.integers(len(parameter.choices))]
         else:
-            found[name] = _moved(name, parameter, float(value or 0), by * float(random.normal()))
+            found[name] = value_at(name, parameter, random.random())
     return found
 
 
-def _moved(name: str, parameter: Range, value: float, by: float) -> Value:
-    low, high = parameter.low, parameter.high
-    if parameter.log:
-        low, high, value = np.log(low), np.log(high), np.log(value)
-    moved = float(np.clip(value + by * (high - low), low, high))
-    if parameter.log:
-        moved = float(np.clip(np.exp(moved), parameter.low, parameter.high))
-    is_int = field_kind(name) is int
-    step = parameter.step or (1.0 if is_int else None)
-    if step:
-        moved = parameter.low + round((moved - parameter.low) / step) * step
-        moved = min(moved, parameter.high)
-    return int(moved) if is_int else moved
+def _moved(
+    name: str, parameter: Parameter, value: Value, random: np.random.Generator, by: float
+) -> Value:
+    if isinstance(parameter, Choices):
+        if random.random() < CHOICE_KEPT:
+            return value
+        return parameter.choices[random.integers(len(parameter.choices))]
+    share = share_of(parameter, float(value or 0))
+    return value_at(name, parameter, share + by * float(random.normal()))

@@ -56,7 +56,9 @@ def study_of(spec: SearchSpec) -> Study:
     return Storage.in_memory().create("s", spec, "")
 
 
-@pytest.mark.parametrize("name", ["tpe", "tpe-multivariate", "gp", "cmaes", "qmc", "random"])
+@pytest.mark.parametrize(
+    "name", ["gp-curves", "tpe", "tpe-multivariate", "gp", "cmaes", "qmc", "random"]
+)
 def test_proposals_are_legal_repeatable_and_new(name: str) -> None:
     spec = search(sampler=Sampler(name=name, startup_trials=4, seed=3))  # type: ignore[arg-type]
     found = proposals(study_of(spec), 12)
@@ -71,14 +73,15 @@ def test_proposals_are_legal_repeatable_and_new(name: str) -> None:
         spec.train_config(settings)
 
 
-def test_tpe_learns_and_random_does_not() -> None:
+@pytest.mark.parametrize("name", ["tpe", "gp-curves"])
+def test_models_learn_and_random_does_not(name: Any) -> None:
     def late_mean(sampler: Sampler) -> float:
         found = proposals(study_of(search(sampler=sampler)), 40)[20:]
         return sum(math.log10(float(s["learning_rate"] or 0)) for s in found) / len(found)
 
-    learnt = late_mean(Sampler(startup_trials=10, random_share=0.0, seed=1))
+    learnt = late_mean(Sampler(name=name, startup_trials=10, random_share=0.0, seed=1))
     assert learnt < late_mean(Sampler(name="random", seed=1)) - 0.3
-    assert learnt < late_mean(Sampler(startup_trials=10, random_share=1.0, seed=1)) - 0.3
+    assert learnt < late_mean(Sampler(name=name, startup_trials=10, random_share=1.0, seed=1)) - 0.3
 
 
 def test_cma_es_moves_the_ranges_and_leaves_choices_to_tpe() -> None:

@@ -139,7 +139,7 @@ def test_a_grid_needs_steps(tmp_path: Path) -> None:
             "small.yaml:10: sampler.name: not for several objectives; got 'gp'",
         ),
         ("sampler: {name: nsga2}\n", "small.yaml:9: sampler.name: there is one objective"),
-        ("sampler: {population: 8}\n", "the sampler 'tpe' has no population"),
+        ("sampler: {population: 8}\n", "the sampler 'gp-curves' has no population"),
     ],
 )
 def test_what_does_not_go_together_is_refused(tmp_path: Path, added: str, expected: str) -> None:
