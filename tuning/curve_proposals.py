@@ -48,6 +48,10 @@ class Seen:
     def diverged(self) -> bool:
         return self.is_hopeless or not all(map(math.isfinite, self.curve.values()))
 
+    def tells_after(self, epoch: int) -> bool:
+        """Whether something can be learnt from it, given that epochs before that one say little."""
+        return self.diverged or max(self.curve, default=0) >= epoch
+
 
 def promising(
     parameters: dict[str, Parameter],
@@ -67,13 +71,13 @@ def promising(
         A whole configuration; none where too few curves are known to learn from.
     """
     first = _looked_at(last_epoch)[0]
-    told = [s for s in seen if s.diverged or max(s.curve, default=0) >= first]
+    told = [s for s in seen if s.tells_after(first)]
     if sum(not s.diverged for s in told) < FEWEST:
         return None
     fitted = CurveModel(_observed(parameters, _weightiest(told, MOST_FITTED), last_epoch))
     kept = _weightiest(told, MOST)
     model = CurveModel(_observed(parameters, kept, last_epoch), fitted.weights)
-    begun = [s.settings for s in seen if s not in told]
+    begun = [s.settings for s in seen if not s.tells_after(first)]
     if begun:
         model = model.with_expected(Points.of(parameters, begun), BEGUN)
     ends = model.ends()
