@@ -2,7 +2,7 @@
 
 import itertools
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,8 +26,8 @@ ROTATION = {
 """How the searches begin whose answers are set beside one another."""
 LIMITS_DEG = (0.0, 15.0, 30.0, 60.0, 99.0)
 WIDE_DEG = 30.0
-NONE, MORE_STEPS = "none", ", as many steps as 300W_AUG"
-"""Treatments are named by these."""
+NONE, MORE_STEPS = "none", ", as many steps"
+"""Treatments are named by these; as many steps as 300W_AUG takes."""
 
 
 @dataclass(frozen=True)
@@ -174,24 +174,25 @@ def _verdict(kind: str, other: str, answers: Sequence[Answer], test: Poses) -> s
 
 def _gain_by_angle(answers: Sequence[Answer], test: Poses) -> str:
     """Error of an angle by its own absolute true value, and of all three by whether pitch and roll
-    are large; means over the seeds."""
+    are large; means over the seeds, gains over those that both have."""
     kinds = _kinds(answers)
     comparisons = _comparisons(kinds)
     rows = []
     for name, inside, columns in _ranges(test):
-        cells = {
-            kind: float(
-                np.mean(
-                    [a.errors(test)[inside][:, columns] for a in answers if _treatment(a) == kind]
-                )
-            )
-            for kind in kinds
-        }
-        gains = [f"{cells[other] - cells[kind]:+.2f}" for kind, other in comparisons]
-        shown = [f"{value:.2f}" for value in cells.values()]
+        cells: dict[str, dict[int, float]] = {kind: {} for kind in kinds}
+        for answer in answers:
+            error = float(answer.errors(test)[inside][:, columns].mean())
+            cells[_treatment(answer)][answer.seed] = error
+        shown = [f"{statistics.mean(found.values()):.2f}" for found in cells.values()]
+        gains = [_gain(cells[kind], cells[other]) for kind, other in comparisons]
         rows.append((name, int(inside.sum()), *shown, *gains))
     against = (f"gain, {kind} against {other}" for kind, other in comparisons)
     return table(("range", "images", *kinds, *against), rows)
+
+
+def _gain(errors: Mapping[int, float], other: Mapping[int, float]) -> str:
+    common = errors.keys() & other.keys()
+    return f"{statistics.mean(other[s] - errors[s] for s in common):+.2f}" if common else "-"
 
 
 def _ranges(test: Poses) -> Iterator[tuple[str, NDArray[np.bool_], list[int]]]:
