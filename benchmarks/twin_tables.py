@@ -2,7 +2,7 @@
 
 import itertools
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,11 +20,14 @@ COLUMNS = ("Yaw", "Pitch", "Roll", "MAE")
 ANGLES = ("yaw", "pitch", "roll")
 TURNED_SHARES = (0.1, 0.2, 0.25)
 ROTATION = {
+    "Rotation": ("twin-rotation", "twin-plain", "twin-300w-aug", "twin-as-many-steps"),
     "Rotation, 30 epochs": ("twin-longer-rotation",),
-    "Rotation, 10 epochs": ("twin-rotation", "twin-300w-aug", "twin-as-many-steps"),
 }
 """How the searches begin whose answers are set beside one another."""
 LIMITS_DEG = (0.0, 15.0, 30.0, 60.0, 99.0)
+WIDE_DEG = 30.0
+NONE, MORE_STEPS = "none", ", as many steps"
+"""Treatments are named by these; as many steps as 300W_AUG takes."""
 
 
 @dataclass(frozen=True)
@@ -101,81 +104,108 @@ def _is_of_rotation(search: str) -> bool:
 def _treatment(answer: Answer) -> str:
     if answer.search.startswith("twin-300w-aug"):
         return "300W_AUG"
-    if answer.search.startswith("twin-as-many-steps"):
-        return "none, as many steps as 300W_AUG"
     turn = float(str(answer.parameters["rotate_deg"]))
-    return f"on the fly, ±{turn:g}°" if turn else "none"
+    share = float(str(answer.parameters.get("rotate_share", 1.0)))
+    of = "" if share == 1 else f", {share:.0%} of the pictures"
+    longer = MORE_STEPS if answer.search.startswith("twin-as-many-steps") else ""
+    return (f"on the fly, ±{turn:g}°{of}" if turn else NONE) + longer
+
+
+def _kinds(answers: Sequence[Answer]) -> list[str]:
+    kinds = {_treatment(a) for a in answers}
+    return sorted(kinds, key=lambda kind: (kind.removesuffix(MORE_STEPS) != NONE, kind))
+
+
+def _comparisons(kinds: Sequence[str]) -> list[tuple[str, str]]:
+    """Treatments, each with what it is to be compared with: the plain set for as many epochs, and
+    for as many steps where the treatment takes more of them."""
+    found = []
+    for kind in kinds:
+        if kind in (NONE, NONE + MORE_STEPS):
+            continue
+        if not kind.endswith(MORE_STEPS):
+            found.append((kind, NONE))
+        if kind.endswith(MORE_STEPS) or kind == "300W_AUG":
+            found.append((kind, NONE + MORE_STEPS))
+    return [(kind, other) for kind, other in found if other in kinds]
 
 
 def _rotation(answers: Sequence[Answer], test: Poses) -> str:
     rows: list[Sequence[object]] = []
     summary: list[Sequence[object]] = []
-    kinds = sorted({_treatment(a) for a in answers}, key=lambda kind: (kind != "none", kind))
-    means = {}
+    kinds = _kinds(answers)
     for kind in kinds:
         found = sorted((a for a in answers if _treatment(a) == kind), key=lambda a: a.seed)
         rows += [(kind, a.seed, *_cells(a.errors(test)), f"{a.val['val_mae']:.2f}") for a in found]
         maes = [a.mae(test) for a in found]
-        means[kind] = statistics.mean(maes)
         spread = f"{statistics.stdev(maes):.2f}" if len(maes) > 1 else "-"
-        width = f"{max(maes) - min(maes):.2f}"
-        gain = f"{means['none'] - means[kind]:+.2f}" if "none" in means else "-"
-        summary.append((kind, len(maes), f"{means[kind]:.2f}", spread, width, gain))
+        width = f"{max(maes) - min(maes):.2f}" if len(maes) > 1 else "-"
+        summary.append((kind, len(maes), f"{statistics.mean(maes):.2f}", spread, width))
     head = ("rotation", "seed", *COLUMNS, "validation MAE")
-    last = ("rotation", "seeds", "mean MAE", "standard deviation", "largest − smallest", "gain")
-    told = [_verdict(kind, answers, test) for kind in kinds if kind != "none"]
+    last = ("rotation", "seeds", "mean MAE", "standard deviation", "largest − smallest")
+    told = [_verdict(kind, other, answers, test) for kind, other in _comparisons(kinds)]
     return "\n\n".join((table(head, rows), table(last, summary), "\n".join(told)))
 
 
-def _verdict(kind: str, answers: Sequence[Answer], test: Poses) -> str:
+def _verdict(kind: str, other: str, answers: Sequence[Answer], test: Poses) -> str:
     """Seeds that both have, and whether the mean gain is larger than what a seed changes."""
     by_seed = {
-        k: {a.seed: a.mae(test) for a in answers if _treatment(a) == k} for k in ("none", kind)
+        k: {a.seed: a.mae(test) for a in answers if _treatment(a) == k} for k in (other, kind)
     }
-    seeds = sorted(set(by_seed["none"]) & set(by_seed[kind]))
+    seeds = sorted(set(by_seed[other]) & set(by_seed[kind]))
+    told = f"- {kind} against {other}:"
     if not seeds:
-        return f"- {kind}: not to be compared yet."
-    gain = statistics.mean(by_seed["none"][seed] - by_seed[kind][seed] for seed in seeds)
+        return f"{told} no seed in common."
+    gains = [by_seed[other][seed] - by_seed[kind][seed] for seed in seeds]
+    gain = statistics.mean(gains)
     if len(seeds) == 1:
-        return f"- {kind}: gain {gain:+.2f}° with one seed, which says nothing of chance."
+        return f"{told} gain {gain:+.2f}° with one seed, which says nothing of chance."
     spread = max(
         max(found[seed] for seed in seeds) - min(found[seed] for seed in seeds)
         for found in by_seed.values()
     )
     relation = "more" if gain > spread else "not more"
     return (
-        f"- {kind}: gain {gain:+.2f}° over {len(seeds)} seeds, {relation} than the "
+        f"{told} gain {gain:+.2f}° over {len(seeds)} seeds "
+        f"({', '.join(f'{one:+.2f}' for one in gains)}), {relation} than the "
         f"largest difference between seeds, {spread:.2f}°."
     )
 
 
 def _gain_by_angle(answers: Sequence[Answer], test: Poses) -> str:
-    """Error of an angle by its own absolute true value, means over the seeds."""
-    kinds = sorted({_treatment(a) for a in answers}, key=lambda kind: (kind != "none", kind))
+    """Error of an angle by its own absolute true value, and of all three by whether pitch and roll
+    are large; means over the seeds, gains over those that both have."""
+    kinds = _kinds(answers)
+    comparisons = _comparisons(kinds)
     rows = []
+    for name, inside, columns in _ranges(test):
+        cells: dict[str, dict[int, float]] = {kind: {} for kind in kinds}
+        for answer in answers:
+            error = float(answer.errors(test)[inside][:, columns].mean())
+            cells[_treatment(answer)][answer.seed] = error
+        shown = [f"{statistics.mean(found.values()):.2f}" for found in cells.values()]
+        gains = [_gain(cells[kind], cells[other]) for kind, other in comparisons]
+        rows.append((name, int(inside.sum()), *shown, *gains))
+    against = (f"gain, {kind} against {other}" for kind, other in comparisons)
+    return table(("range", "images", *kinds, *against), rows)
+
+
+def _gain(errors: Mapping[int, float], other: Mapping[int, float]) -> str:
+    common = errors.keys() & other.keys()
+    return f"{statistics.mean(other[s] - errors[s] for s in common):+.2f}" if common else "-"
+
+
+def _ranges(test: Poses) -> Iterator[tuple[str, NDArray[np.bool_], list[int]]]:
+    """Name, images (N,) and the angles whose errors count."""
+    sizes = np.abs(test)
     for column, angle in enumerate(ANGLES):
-        size = np.abs(test[:, column])
         for above, limit in itertools.pairwise(LIMITS_DEG):
-            inside = (size >= above) & (size <= limit)
-            if not inside.any():
-                continue
-            cells = [_mean_of(answers, kind, lambda e: e[inside, column], test) for kind in kinds]  # noqa: B023
-            count = int(inside.sum())
-            shown = [f"{value:.2f}" for value in cells]
-            gains = [f"{cells[0] - value:+.2f}" for value in cells[1:]]
-            rows.append((f"{angle} ±{above:.0f}–{limit:.0f}°", count, *shown, *gains))
-    head = ("range", "images", *kinds, *(f"gain, {kind}" for kind in kinds[1:]))
-    return table(head, rows)
-
-
-def _mean_of(
-    answers: Sequence[Answer],
-    kind: str,
-    part: Callable[[NDArray[np.float64]], NDArray[np.float64]],
-    test: Poses,
-) -> float:
-    values = [part(a.errors(test)).mean() for a in answers if _treatment(a) == kind]
-    return float(np.mean(values))
+            inside = (sizes[:, column] >= above) & (sizes[:, column] <= limit)
+            if inside.any():
+                yield f"{angle}, where ±{above:.0f}–{limit:.0f}°", inside, [column]
+    wide = (sizes[:, 1:] > WIDE_DEG).any(axis=1)
+    yield f"all three, pitch or roll beyond {WIDE_DEG:.0f}°", wide, [0, 1, 2]
+    yield f"all three, pitch and roll within {WIDE_DEG:.0f}°", ~wide, [0, 1, 2]
 
 
 def _plain(answers: Sequence[Answer], test: Poses) -> str:

@@ -44,6 +44,8 @@ class TrainConfig:
         flip: probability of a horizontal mirroring.
         blur: probability of a slight blur.
         rotate_deg: images are turned in their plane by up to this angle, either way.
+        rotate_share: probability that an image is turned in an epoch, where ``rotate_deg`` is
+            not 0.
         crop_jitter: as a share of the view's side: its centre is moved by up to this share in x
             and in y, and its side is scaled by 1 ± up to this share.
         precision: "fp32", or "bf16" for autocast with float32 weights; meant for GPUs, on a CPU
@@ -70,6 +72,7 @@ class TrainConfig:
     flip: float = 0.5  # Hopenet
     blur: float = 0.05  # Hopenet
     rotate_deg: float = 0.0
+    rotate_share: float = 1.0
     crop_jitter: float = 0.05  # untuned; Hopenet's crop of 224 out of 240 px moves by 0.036
     precision: Precision = "fp32"
     seed: int = 0
@@ -120,6 +123,7 @@ _NUMBER_RANGES = (
     ("flip", 0.0, 1.0, True),
     ("blur", 0.0, 1.0, True),
     ("rotate_deg", 0.0, 180.0, True),
+    ("rotate_share", 0.0, 1.0, True),
     ("crop_jitter", 0.0, 0.5, True),
 )
 _OPTIONAL = ("second_learning_rate",)

@@ -89,7 +89,7 @@ class Training:
         self._validation_index = validation_index
         self._binning = Binning(config.bin_width, config.centres)
         self._augmentation = Augmentation(
-            config.flip, config.blur, config.rotate_deg, config.crop_jitter
+            config.flip, config.blur, config.rotate_deg, config.crop_jitter, config.rotate_share
         )
         net = build_network(
             config.backbone, self._binning.count, imagenet=config.imagenet, seed=config.seed

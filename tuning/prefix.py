@@ -14,6 +14,10 @@ import json
 from headpose.config import TRAINING_CODE_VERSION, TrainConfig
 from headpose.schedule import SCHEDULE_FIELDS, schedule_of
 
+ADDED_LATER = {"rotate_share": 1.0}
+"""Settings that came when checkpoints had been stored already, each with the value that trains as
+before it was there. With that value a setting is no part of the key: what was stored is found."""
+
 
 @dataclasses.dataclass(frozen=True)
 class DataIdentity:
@@ -31,6 +35,9 @@ def prefix_keys(config: TrainConfig, data: DataIdentity, epochs: int) -> list[st
         for field in dataclasses.fields(config)
         if field.name not in SCHEDULE_FIELDS
     }
+    for name, as_before in ADDED_LATER.items():
+        if static[name] == as_before:
+            del static[name]
     start = {
         "code": TRAINING_CODE_VERSION,
         "static": static,

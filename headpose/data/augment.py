@@ -33,6 +33,7 @@ class Augmentation:
     blur: float = 0.0
     rotate_deg: float = 0.0
     crop_jitter: float = 0.0
+    rotate_share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,9 @@ def draw_views(
     turn_deg = augmentation.rotate_deg * (2 * unit[3] - 1)
     flipped = unit[4] < augmentation.flip
     blurred = unit[5] < augmentation.blur
+    # Drawn after the others, for it came later: what they draw stays as it was.
+    chosen = torch.rand(count, generator=generator) < augmentation.rotate_share
+    turn_deg = torch.where(chosen, turn_deg, 0.0)
 
     turned_deg = turn_clockwise(angles_deg, turn_deg)
     keeps_label = within_limit(turned_deg)

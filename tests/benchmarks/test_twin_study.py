@@ -62,10 +62,13 @@ def test_the_tables_find_a_gain_where_there_is_one() -> None:
     found += [answer(seed, 20.0, 6.0) for seed in range(3)]
     text = tables(found, true, true)
     narrow, wide = (
-        next(line for line in text.splitlines() if line.startswith(f"| roll ±{limits}"))
+        next(line for line in text.splitlines() if line.startswith(f"| roll, where ±{limits}"))
         for limits in ("0–15°", "30–60°")
     )
     assert narrow.endswith("| 5.00 | 5.00 | +0.00 |")
     assert wide.endswith("| 13.00 | 6.00 | +7.00 |")
     assert "| on the fly, ±20° | 3 |" in text
-    assert re.search(r"±20°: gain \+3\.\d\d° over 3 seeds, more than the largest .* 1\.0\d°", text)
+    assert re.search(
+        r"±20° against none: gain \+3\.\d\d° over 3 seeds \(.*\), more than the largest .* 1\.0\d°",
+        text,
+    )

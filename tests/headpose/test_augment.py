@@ -1,5 +1,6 @@
 """Views move pixels and labels together: proved on rendered dots, not on formulas."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -132,6 +133,31 @@ def test_flip_and_blur_happen_as_often_as_asked() -> None:
     assert 0.03 < views.blurred.float().mean() < 0.07
     assert (views.angles_deg[flipped] == torch.tensor([-10.0, 20.0, -30.0])).all()
     assert (views.angles_deg[~flipped] == poses[0]).all()
+
+
+def test_a_share_is_turned_and_the_rest_keeps_view_and_label_to_the_last_bit() -> None:
+    poses = torch.tensor([[30.0, -10.0, 5.0]]).expand(4000, 3)
+    everything = Augmentation(flip=0.5, blur=0.05, rotate_deg=20.0, crop_jitter=0.05)
+    whole = draw_views(poses, 0.8, everything, seeded())
+    part = draw_views(poses, 0.8, dataclasses.replace(everything, rotate_share=0.44), seeded())
+    none = draw_views(poses, 0.8, dataclasses.replace(everything, rotate_deg=0.0), seeded())
+    turned = (part.angles_deg != none.angles_deg).any(1)
+    assert 0.42 < turned.float().mean() < 0.46
+    assert torch.equal(part.blurred, none.blurred)
+    for name in ("thetas", "angles_deg"):
+        seen = getattr(part, name)
+        assert torch.equal(seen[turned], getattr(whole, name)[turned])
+        assert torch.equal(seen[~turned], getattr(none, name)[~turned])
+
+
+@pytest.mark.parametrize(("share", "as_without"), [(0.0, {"rotate_deg": 0.0}), (1.0, {})])
+def test_a_share_of_none_or_all(share: float, as_without: dict[str, float]) -> None:
+    poses = torch.tensor([[30.0, -10.0, 5.0]]).expand(500, 3)
+    given = Augmentation(rotate_deg=20.0, rotate_share=share)
+    expected = Augmentation(**{"rotate_deg": 20.0, **as_without})
+    views, same = (draw_views(poses, 0.8, each, seeded()) for each in (given, expected))
+    assert torch.equal(views.thetas, same.thetas)
+    assert torch.equal(views.angles_deg, same.angles_deg)
 
 
 def test_the_same_generator_gives_the_same_views_and_one_property_moves_no_other() -> None:

@@ -39,6 +39,7 @@ def test_every_field_has_a_default_of_a_plain_type() -> None:
         ("flip", 1.1),
         ("blur", -0.1),
         ("rotate_deg", 181.0),
+        ("rotate_share", 1.1),
         ("crop_jitter", 0.6),
         ("precision", "fp16"),
         ("seed", -1),

@@ -67,6 +67,7 @@ def plan_of(backbone: str) -> TrialPlan:
         second_learning_rate=5e-4,
         weight_decay=1e-3,
         rotate_deg=15.0,
+        rotate_share=0.7,
         blur=0.3,
         bin_width=6.0,
     )

@@ -132,7 +132,7 @@ def augment(
     """Copy 300W-LP with pictures turned by -20, -10, 10 and 20 degrees added: 300W_AUG.
 
     Poses and landmarks turn with the pictures. To turn on the fly instead, search or set
-    `rotate_deg`.
+    `rotate_deg` and `rotate_share`.
 
     Example: `hopetune data augment /data/300W_LP /data/300W_AUG`
     """

@@ -1,0 +1,52 @@
+"""Keys of checkpoints: what was stored once is found by every later version that trains alike."""
+
+import dataclasses
+
+import pytest
+
+from headpose.config import TrainConfig
+from tuning.prefix import ADDED_LATER, DataIdentity, prefix_keys
+
+DATA = DataIdentity("any", 0.15, 0)
+
+
+def last_key(config: TrainConfig, epochs: int = 1) -> str:
+    return prefix_keys(config, DATA, epochs)[-1]
+
+
+def test_keys_are_those_of_the_first_stores() -> None:
+    """As they were before any setting was added; to be changed with TRAINING_CODE_VERSION alone."""
+    trunk = "9cff1e7f18395d547dd4877f36a057fc"
+    assert prefix_keys(TrainConfig(), DATA, 2) == [
+        f"{trunk}/{trunk}",
+        f"{trunk}/757737a4b99632afa498bcedf4a41882",
+    ]
+    assert last_key(TrainConfig(rotate_deg=20.0)) == "/".join(
+        ["71f5a78d7bfff563a32c7ace6fcc114c"] * 2
+    )
+
+
+def test_what_trains_as_before_by_default_was_added() -> None:
+    for name, as_before in ADDED_LATER.items():
+        assert getattr(TrainConfig(), name) == as_before
+
+
+@pytest.mark.parametrize(
+    "field", [field.name for field in dataclasses.fields(TrainConfig) if field.name != "centres"]
+)
+def test_every_setting_reaches_the_key(field: str) -> None:
+    given = {
+        "backbone": "resnet50",
+        "imagenet": "download",
+        "precision": "bf16",
+        "unfreeze_epoch": 1,
+        "second_learning_rate": 1e-5,
+        "image_px": 96,
+        "batch_size": 8,
+        "seed": 1,
+    }
+    base = {"unfreeze_epoch": 1} if field == "second_learning_rate" else {}
+    value = given.get(field, 0.25)
+    assert getattr(TrainConfig(**base), field) != value  # type: ignore[arg-type]
+    one, other = (TrainConfig(**config) for config in (base, {**base, field: value}))  # type: ignore[arg-type]
+    assert last_key(one, 2) != last_key(other, 2)
