@@ -33,7 +33,7 @@ LOOK_AGAIN_S = 10.0
 """For how long a checkpoint is looked for that another node may be uploading. Untuned: 100 MB take
 2 s, and where it does not come an epoch is trained again."""
 
-AWAY_S = 10.0
+AWAY_S = 3.0
 """How long a trial of which nothing is known to be trained waits for a store that does not answer,
 before it begins at the beginning. Untuned: new configurations are rarely stored already."""
 
