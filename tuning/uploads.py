@@ -154,7 +154,7 @@ class Uploads:
                 self._tell(f"a checkpoint is lost: {error}")
                 entry.path.unlink(missing_ok=True)
                 return
-            except (UserError, OSError) as error:
+            except (UserError, OSError, LookupError) as error:
                 if pause_s == FIRST_PAUSE_S:
                     self._tell(f"checkpoints wait on this node's disk: {error}")
                 self._closed.wait(pause_s)

@@ -34,8 +34,8 @@ LOOK_TIMEOUT_S = 5.0
 are more patient. With 15 s and two attempts each trial that began while a store hung waited for
 28 s (benchmarks/s3_away, trials of a minute)."""
 
-FETCH_TIMEOUT_S = 15.0
-"""For how long a store may be silent while a data set is fetched. Untuned."""
+LOAD_TIMEOUT_S = 15.0
+"""For how long it may be silent while what is there is loaded. Untuned."""
 
 DATA_POLL_S = 2.0  # untuned
 DATA_PATIENCE_S = 300.0
@@ -50,7 +50,7 @@ class Worker:
         settings = load_settings()
         keep_freed_memory()
         self._looking = Objects(settings, timeout_s=LOOK_TIMEOUT_S, attempts=1)
-        self._fetching = Objects(settings, timeout_s=FETCH_TIMEOUT_S)
+        self._fetching = Objects(settings, timeout_s=LOAD_TIMEOUT_S)
         self._cache: Path = data_cache(settings)
         self._data: dict[tuple[str, Keep], tuple[PreparedSet, ImageSource]] = {}
         self._notes: list[str] = []
@@ -58,11 +58,11 @@ class Worker:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         # Several clients: the uploads of one trial go on while the next one reads.
         self._checkpoints = CheckpointStore(
-            # It looks again by itself.
-            Objects(settings, timeout_s=LOOK_TIMEOUT_S, attempts=1),
+            Objects(settings, timeout_s=LOAD_TIMEOUT_S, attempts=2),
             checkpoints(settings),
             Spool(spool(settings), settings.spool_bytes),
             tell=self._note,
+            looking=self._looking,
             uploader=Objects(settings),
         )
         # What the libraries hold stays; looking through it would take 0.2 s between two trials.
