@@ -214,23 +214,25 @@ class Conductor:
         """To be asked when no worker is left: whether trials must run again, whose checkpoints are
         neither stored nor on any node's disk. They are next. What lies on a disk is waited for,
         however long the store is away, unless the search is stopped: it can go on later."""
-        if self._at_once:
-            return False
-        self._storing.wait(SETTLE_S)
-        self._settle()
-        if left := self._storing.waiting():
-            self._progress.line(
-                f"checkpoints of {left} trained trials are not stored yet; they wait on their "
-                "nodes' disks (`hopetune stop` leaves them there, `hopetune resume` goes on)"
-            )
+        began_ms, is_told = self._clock(), False
         while self._storing.waiting():
             self.must_end()
-            if self._at_once or self._is_stopped:
+            is_late = self._clock() - began_ms >= 1000 * SETTLE_S
+            if self._at_once or (self._is_stopped and is_late):
                 break
+            if is_late and not is_told:
+                self._tell_of_waiting()
+                is_told = True
             self._settle(patience_s=SETTLE_S)
             self._storing.wait(POLL_MS / 1000)
         self._settle()
         return bool(self._waiting) and self._end is None
+
+    def _tell_of_waiting(self) -> None:
+        self._progress.line(
+            f"checkpoints of {self._storing.waiting()} trained trials are not stored yet; they "
+            "wait on their nodes' disks (`hopetune stop` leaves them there for `hopetune resume`)"
+        )
 
     def _settle(self, patience_s: float = PATIENCE_S) -> None:
         """Completes trials whose checkpoints have arrived; runs again those whose never will."""
