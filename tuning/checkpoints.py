@@ -37,8 +37,9 @@ AWAY_S = 3.0
 """How long a trial of which nothing is known to be trained waits for a store that does not answer,
 before it begins at the beginning. Untuned: new configurations are rarely stored already."""
 
-AWAY_KNOWN_S = 60.0
-"""The same where epochs of it are known to be trained. Untuned."""
+AWAY_KNOWN_S, AWAY_LONGEST_S = 60.0, 15 * 60.0
+"""The same where epochs of it are known to be trained: as long as training them again would take,
+but no less than the first and no more than the second. Untuned."""
 
 
 @dataclass(frozen=True)
@@ -86,12 +87,14 @@ class CheckpointStore:
         self._looking = looking or objects
         self._uploads = Uploads(uploader or objects, root, spool, tell)
 
-    def beginning(self, keys: Sequence[str], trained_epochs: int = 0) -> "Beginning":
+    def beginning(
+        self, keys: Sequence[str], trained_epochs: int = 0, trained_s: float = 0.0
+    ) -> "Beginning":
         """What of a plan has been trained before; ``keys`` are those of its epochs, in order.
 
-        Where the plan is known to be trained to ``trained_epochs``, another node may be uploading,
-        which is waited for shortly. So is a store that does not answer: then what lies on this
-        node must do.
+        Where the plan is known to be trained to ``trained_epochs``, in ``trained_s``, another node
+        may be uploading, which is waited for shortly. A store that does not answer is waited for
+        about as long as training again would take; then what lies on this node must do.
 
         Raises:
             UserError: the store refuses to be read.
@@ -104,7 +107,8 @@ class CheckpointStore:
             waited_s = time.monotonic() - began_s
             patience_s = LOOK_AGAIN_S
             if found.is_store_away:
-                patience_s = AWAY_KNOWN_S if wanted else AWAY_S
+                again_s = min(max(trained_s, AWAY_KNOWN_S), AWAY_LONGEST_S)
+                patience_s = again_s if wanted else AWAY_S
             enough = len(found.history) >= wanted and not (found.is_store_away and not wanted)
             if enough or waited_s >= patience_s:
                 break

@@ -298,7 +298,8 @@ class Conductor:
     def _handed_out(self, number: int, settings: Settings) -> Work:
         attempt = self._running.begin(number)
         avoid = self._placing.avoid(self._study.attempts(number)) or ()
-        return Work(number, settings, attempt, self._study.last_epoch(number), avoid)
+        known = self._study.last_epoch(number), self._study.trained_s(number)
+        return Work(number, settings, attempt, *known, avoid)
 
     def _last(self) -> Work | Idle:
         """When nothing new is proposed: waits for what runs, then lets the leaders finish."""

@@ -73,7 +73,7 @@ class StudySearcher(_Unsaved, Searcher):  # type: ignore[misc]
             NUMBER: work.number,
             ATTEMPT: work.attempt,
             PARAMETERS: work.parameters,
-            TRAINED: work.trained_epochs,
+            TRAINED: (work.trained_epochs, work.trained_s),
             SPEC: self._spec,
             _AVOID: ids_of(work.avoid),
         }

@@ -70,11 +70,15 @@ class Worker:
         gc.freeze()
 
     def start(
-        self, spec: SearchSpec, parameters: Settings, trained_epochs: int = 0
+        self,
+        spec: SearchSpec,
+        parameters: Settings,
+        trained_epochs: int = 0,
+        trained_s: float = 0.0,
     ) -> Generator[EpochReport]:
         """A trial, ready to give its first report; the one before it is over.
 
-        ``trained_epochs``: up to where the study knows it to be trained.
+        ``trained_epochs``: up to where the study knows it to be trained, in ``trained_s``.
         """
         self._end_trial()
         if self.device.type == "cpu":
@@ -86,7 +90,8 @@ class Worker:
             split_seed=spec.data.split_seed,
         )
         data, images = self._placed(spec.data.train, spec.resources.images_on_gpu)
-        reports = train_trial(plan, data, self._checkpoints, self.device, images, trained_epochs)
+        known = trained_epochs, trained_s
+        reports = train_trial(plan, data, self._checkpoints, self.device, images, known)
         self._trial = measured(reports, plan.config, spec.objectives, plan.epochs, self.device)
         return self._trial
 

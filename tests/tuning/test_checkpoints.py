@@ -246,6 +246,28 @@ def test_an_upload_to_a_place_that_is_not_there_yet_is_tried_again(
     assert stored(objects, KEYS[0])
 
 
+@pytest.mark.parametrize(("trained_s", "waits"), [(0.0, False), (5.0, True), (1e9, False)])
+def test_a_store_that_is_away_is_waited_for_as_long_as_training_again_would_take(
+    store_of: StoreOf,
+    objects: MemoryObjects,
+    monkeypatch: pytest.MonkeyPatch,
+    trained_s: float,
+    waits: bool,
+) -> None:
+    monkeypatch.setattr("tuning.checkpoints.AWAY_KNOWN_S", 0.2)
+    if trained_s == 1e9:
+        monkeypatch.setattr("tuning.checkpoints.AWAY_LONGEST_S", 0.4)
+    fill(store_of(), 2)
+    objects.away = True
+
+    def back() -> None:
+        objects.away = False
+
+    threading.Timer(1.5, back).start()
+    found = store_of("other node").beginning(KEYS, trained_epochs=2, trained_s=trained_s)
+    assert found.history == (history(2) if waits else [])
+
+
 def test_the_bound_drops_what_is_superseded_and_then_makes_training_wait(
     store_of: StoreOf, objects: MemoryObjects, notes: list[str], tmp_path: Path
 ) -> None:

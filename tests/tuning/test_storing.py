@@ -249,7 +249,9 @@ def test_a_lost_checkpoint_runs_its_trial_again_and_no_third_time(
     number = trained(driver)
     parameters = study.trial(number).parameters
     assert driver.has_lost_checkpoints()
-    assert driver.next_trial() == Work(number, parameters, attempt=2, trained_epochs=2)
+    assert driver.next_trial() == Work(
+        number, parameters, attempt=2, trained_epochs=2, trained_s=2.0
+    )
     driver.on_start(number, 2, NODE, pid=2)
     assert not report(driver, number, 2)
     assert not driver.has_lost_checkpoints()
@@ -347,7 +349,9 @@ def test_a_driver_that_died_meanwhile_leaves_the_trial_to_the_next_one(
     number = trained(driver_of())
     successor = driver_of()
     parameters = study.trial(number).parameters
-    assert successor.next_trial() == Work(number, parameters, attempt=2, trained_epochs=2)
+    assert successor.next_trial() == Work(
+        number, parameters, attempt=2, trained_epochs=2, trained_s=2.0
+    )
     store.keys |= {"trial0-epoch1", "trial0-epoch2"}
     assert not report(successor, number, 2)
     assert not successor.has_lost_checkpoints()
