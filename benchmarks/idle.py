@@ -93,9 +93,9 @@ def plain(
     import ray  # noqa: PLC0415
     from ray import tune  # noqa: PLC0415
 
-    from tuning import ray_tune  # noqa: PLC0415
+    from tuning import ray_nodes  # noqa: PLC0415
 
-    ray_tune.connect(settings.require("ray_address"), "plain")
+    ray_nodes.connect(settings.require("ray_address"), "plain")
     install = timed(log)
 
     def train(config: dict[str, Any]) -> None:

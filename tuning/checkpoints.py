@@ -33,12 +33,13 @@ LOOK_AGAIN_S = 10.0
 """For how long a checkpoint is looked for that another node may be uploading. Untuned: 100 MB take
 2 s, and where it does not come an epoch is trained again."""
 
-AWAY_S = 10.0
+AWAY_S = 3.0
 """How long a trial of which nothing is known to be trained waits for a store that does not answer,
 before it begins at the beginning. Untuned: new configurations are rarely stored already."""
 
-AWAY_KNOWN_S = 60.0
-"""The same where epochs of it are known to be trained. Untuned."""
+AWAY_KNOWN_S, AWAY_LONGEST_S = 60.0, 15 * 60.0
+"""The same where epochs of it are known to be trained: as long as training them again would take,
+but no less than the first and no more than the second. Untuned."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class CheckpointStore:
         root: where checkpoints lie in it.
         spool: the node's.
         tell: takes what a person should know.
+        looking: the store with less patience, for trials that look for their beginning.
+        uploader: the store with more patience, for the uploads.
     """
 
     def __init__(
@@ -77,17 +80,21 @@ class CheckpointStore:
         root: Place,
         spool: Spool,
         tell: Callable[[str], None] = log.warning,
+        looking: Objects | None = None,
         uploader: Objects | None = None,
     ) -> None:
         self._objects, self._root, self._spool, self._tell = objects, root, spool, tell
+        self._looking = looking or objects
         self._uploads = Uploads(uploader or objects, root, spool, tell)
 
-    def beginning(self, keys: Sequence[str], trained_epochs: int = 0) -> "Beginning":
+    def beginning(
+        self, keys: Sequence[str], trained_epochs: int = 0, trained_s: float = 0.0
+    ) -> "Beginning":
         """What of a plan has been trained before; ``keys`` are those of its epochs, in order.
 
-        Where the plan is known to be trained to ``trained_epochs``, another node may be uploading,
-        which is waited for shortly. So is a store that does not answer: then what lies on this
-        node must do.
+        Where the plan is known to be trained to ``trained_epochs``, in ``trained_s``, another node
+        may be uploading, which is waited for shortly. A store that does not answer is waited for
+        about as long as training again would take; then what lies on this node must do.
 
         Raises:
             UserError: the store refuses to be read.
@@ -96,11 +103,12 @@ class CheckpointStore:
         began_s = time.monotonic()
         while True:
             found = Beginning(self._objects, self._root, self._spool, keys, self._tell)
-            found.look()
+            found.look(self._looking)
             waited_s = time.monotonic() - began_s
             patience_s = LOOK_AGAIN_S
             if found.is_store_away:
-                patience_s = AWAY_KNOWN_S if wanted else AWAY_S
+                again_s = min(max(trained_s, AWAY_KNOWN_S), AWAY_LONGEST_S)
+                patience_s = again_s if wanted else AWAY_S
             enough = len(found.history) >= wanted and not (found.is_store_away and not wanted)
             if enough or waited_s >= patience_s:
                 break
@@ -151,19 +159,19 @@ class Beginning:
         """Metrics of the epochs that need no training."""
         self.is_store_away = False
 
-    def look(self) -> None:
+    def look(self, objects: Objects) -> None:
         """Finds what there is: one listing, and the manifest of the longest."""
         # The node's disk first: what leaves it lies in the store by then.
         self._spooled = self._spool.find(self._keys)
         try:
-            self._list()
+            self._list(objects)
         except StorageAwayError:
             self.is_store_away = True
         for key in reversed(self._keys):
             if key in self._spooled:
                 self.history = self._spooled[key].history
                 return
-            if manifest := self._manifest(key):
+            if manifest := self._manifest(key, objects):
                 self.history = manifest.history
                 return
 
@@ -209,7 +217,7 @@ class Beginning:
     def _load(self, before: int) -> tuple[int, Snapshot] | None:
         if self.is_store_away and not self._spooled:
             self.is_store_away = False
-            self._list()
+            self._list(self._objects)
         for epoch in range(min(len(self.history), before - 1), 0, -1):
             key = self._keys[epoch - 1]
             try:
@@ -223,20 +231,20 @@ class Beginning:
                 return epoch, Snapshot.of(contents)
         return None
 
-    def _list(self) -> None:
+    def _list(self, objects: Objects) -> None:
         """Reads the names of all that is stored below the plan's trunk."""
         trunk = self._keys[0].split("/", maxsplit=1)[0]
         before = f"{self._root.key}/"
-        listed = self._objects.listed(self._root / trunk)
+        listed = objects.listed(self._root / trunk)
         self._names = {entry.key.removeprefix(before) for entry in listed}
 
-    def _manifest(self, key: str) -> Manifest | None:
+    def _manifest(self, key: str, objects: Objects) -> Manifest | None:
         if key in self._manifests:
             return self._manifests[key]
         if f"{key}/{MANIFEST}" not in self._names:
             return None
         try:
-            manifest = read_manifest(self._objects, self._root, key)
+            manifest = read_manifest(objects, self._root, key)
         except DamagedCheckpointError as damage:
             self._set_aside(key, str(damage))
             return None
@@ -255,7 +263,7 @@ class Beginning:
             return {part: entry.read(part) for part in PARTS}
         except FileNotFoundError:  # uploaded, or adopted by another process
             self._spooled = self._spool.find(self._keys)
-            self._list()
+            self._list(self._objects)
             again = self._spooled.get(key)
             return {part: again.read(part) for part in PARTS} if again else None
         except DamagedCheckpointError as damage:
@@ -265,7 +273,7 @@ class Beginning:
     def _from_store(self, key: str) -> dict[Part, bytes] | None:
         # Where the parts are collected, the listing says so and no manifest is asked for.
         there = [any(n.startswith(f"{key}/{part}-") for n in self._names) for part in PARTS]
-        manifest = self._manifest(key) if all(there) else None
+        manifest = self._manifest(key, self._objects) if all(there) else None
         if manifest is None:
             return None
         contents: dict[Part, bytes] = {}

@@ -15,16 +15,13 @@ from tuning.exits import FATES, ExitReason
 from tuning.going_on import unfinished, within
 from tuning.ledger import Ledger
 from tuning.placing import Placing
-from tuning.records import EpochRecord, SearchRecord
+from tuning.records import Attempt, EpochRecord, SearchRecord
 from tuning.rules import is_diverged, rebuilt
 from tuning.rules.base import Verdict
 from tuning.running import Running
 from tuning.space import Settings
-from tuning.storing import PATIENCE_S, AtOnce, Storing
+from tuning.storing import PATIENCE_S, SETTLE_S, AtOnce, Storing
 from tuning.study import Study, now_ms
-
-SETTLE_S = 5.0
-"""How long the last checkpoints are looked for after the workers have ended; untuned."""
 
 POLL_MS = 1000
 """How often the wish to stop and the budget are looked at; untuned."""
@@ -66,8 +63,9 @@ class Conductor:
         self._waiting = study.adopt()
         """Trials that go on as soon as a worker is free."""
         for number, _ in self._waiting:
-            self._running.left_behind(number)
+            self._running.over(number, ExitReason.PREEMPTED, "its driver ended")
         record = study.record()
+        self._nodes = nodes
         self._placing = Placing(study, nodes, progress.line)
         self._rule = rebuilt(self._spec.stopping, self._spec.budget.epochs, within(record))
         self._unfinished = [t.number for t in unfinished(record)]
@@ -77,6 +75,7 @@ class Conductor:
         """Why nothing new is proposed any more."""
         self._end: str | None = None
         self._at_once = False
+        self._is_stopped = False
         self._closed = False
         self._polled_ms: int | None = None
 
@@ -144,7 +143,12 @@ class Conductor:
         if cause not in GOES_ON_AFTER:
             self._finish(number, cause, detail)
             return
-        attempts = self._running.end(number, cause, detail)
+        self._goes_on_after(number, cause, detail, self._running.end(number, cause, detail))
+
+    def _goes_on_after(
+        self, number: int, cause: ExitReason, detail: str | None, attempts: tuple[Attempt, ...]
+    ) -> None:
+        """The last of a trial's attempts came to nothing: there is another one, or it is over."""
         if hopeless := self._placing.judge():
             self.ask_to_end(hopeless)
         no_node_is_left = self._placing.avoid(attempts) is None
@@ -152,7 +156,8 @@ class Conductor:
             self._finish(number, cause, detail)
             return
         why = detail or FATES[cause].meaning
-        self._progress.line(f"trial {number:>3} goes on elsewhere: {why} (attempt {attempt + 1})")
+        attempt = 1 + max((a.number for a in attempts), default=0)
+        self._progress.line(f"trial {number:>3} goes on elsewhere: {why} (attempt {attempt})")
         self._waiting.append((number, self._study.trial(number).parameters))
 
     def _finish(self, number: int, reason: ExitReason, detail: str | None) -> None:
@@ -182,9 +187,10 @@ class Conductor:
         """Whether running trials must stop now: asked to, or a budget used up."""
         self._settle()
         now = self._clock()
-        if self._end is None and (self._polled_ms is None or now - self._polled_ms >= POLL_MS):
+        if self._polled_ms is None or now - self._polled_ms >= POLL_MS:
             self._polled_ms = now
-            if self._study.stop_wanted():
+            self._is_stopped = self._study.stop_wanted()
+            if self._is_stopped:
                 self.ask_to_end("stopped by its user")
             elif why := ended_by(self._spec.budget, self._ledger.usage(now)):
                 self.ask_to_end(why)
@@ -205,24 +211,39 @@ class Conductor:
         self._progress.line(f"the search ends: {why}")
 
     def has_lost_checkpoints(self) -> bool:
-        """To be asked when no worker is left: whether trials must run again for a checkpoint that
-        did not arrive. They are next. While the store does not answer nobody knows."""
-        if self._at_once:
-            return False
-        self._storing.wait(SETTLE_S, give_up=lambda: self._storing.is_away() and self.must_end())
-        self._settle(patience_s=0.0)
+        """To be asked when no worker is left: whether trials must run again, whose checkpoints are
+        neither stored nor on any node's disk. They are next. What lies on a disk is waited for,
+        however long the store is away, unless the search is stopped: it can go on later."""
+        began_ms, is_told = self._clock(), False
+        while self._storing.waiting():
+            self.must_end()
+            is_late = self._clock() - began_ms >= 1000 * SETTLE_S
+            if self._at_once or (self._is_stopped and is_late):
+                break
+            if is_late and not is_told:
+                self._tell_of_waiting()
+                is_told = True
+            self._settle(patience_s=SETTLE_S)
+            self._storing.wait(POLL_MS / 1000)
+        self._settle()
         return bool(self._waiting) and self._end is None
+
+    def _tell_of_waiting(self) -> None:
+        self._progress.line(
+            f"checkpoints of {self._storing.waiting()} trained trials are not stored yet; they "
+            "wait on their nodes' disks (`hopetune stop` leaves them there for `hopetune resume`)"
+        )
 
     def _settle(self, patience_s: float = PATIENCE_S) -> None:
         """Completes trials whose checkpoints have arrived; runs again those whose never will."""
         for number in self._storing.arrived():
             self._finish(number, ExitReason.COMPLETED, None)
-        for number, is_worth_it in self._storing.overdue(patience_s):
-            if is_worth_it:
-                self._progress.line(f"trial {number:>3} runs again: its last checkpoint is lost")
-                self._waiting.append((number, self._study.trial(number).parameters))
-            else:
-                self._finish(number, ExitReason.CRASHED, "its last checkpoint cannot be stored")
+        for number in filter(self._study.is_open, self._storing.lost(patience_s)):
+            # A node that is gone took them along; one that lives ought to have them.
+            gone = {a.node for a in self._study.attempts(number)[-1:]}.isdisjoint(self._nodes())
+            cause = ExitReason.PREEMPTED if gone else ExitReason.CRASHED
+            detail = "its last checkpoint is lost"
+            self._goes_on_after(number, cause, detail, self._running.over(number, cause, detail))
 
     @property
     def _training(self) -> int:
@@ -277,7 +298,8 @@ class Conductor:
     def _handed_out(self, number: int, settings: Settings) -> Work:
         attempt = self._running.begin(number)
         avoid = self._placing.avoid(self._study.attempts(number)) or ()
-        return Work(number, settings, attempt, self._study.last_epoch(number), avoid)
+        known = self._study.last_epoch(number), self._study.trained_s(number)
+        return Work(number, settings, attempt, *known, avoid)
 
     def _last(self) -> Work | Idle:
         """When nothing new is proposed: waits for what runs, then lets the leaders finish."""

@@ -63,12 +63,21 @@ def describe(uri: str, objects: Objects) -> Description:
     return Description(manifest, angles_deg, tuple(json.loads(contents[NAMES_FILE])["photos"]))
 
 
-def open_set(uri: str, cache: Path, objects: Objects) -> PreparedSet:
+def open_set(
+    uri: str, cache: Path, objects: Objects, fetching: Objects | None = None
+) -> PreparedSet:
     """A prepared set by its folder or ``s3://`` place, memory-mapped.
 
     While the store does not answer, what this node has fetched from the place before must do.
 
+    Args:
+        uri: where it lies.
+        cache: where this node keeps what it has fetched.
+        objects: the store.
+        fetching: the same with more patience, for large files.
+
     Raises:
+        StorageAwayError: the store does not answer, and this node does not have the set.
         UserError: no prepared set there, or it does not have the contents of its manifest.
     """
     if not uri.startswith("s3://"):
@@ -84,7 +93,7 @@ def open_set(uri: str, cache: Path, objects: Objects) -> PreparedSet:
     folder = cache / fingerprint
     with _lock(cache / f"{folder.name}.lock"):
         if not (folder / MANIFEST).is_file():
-            _fetch(place, folder, objects)
+            _fetch(place, folder, fetching or objects)
         if not note.is_file() or note.read_text("ascii") != fingerprint:
             write_atomically(note, fingerprint.encode("ascii"))
     return PreparedSet.open(folder)

@@ -20,6 +20,7 @@ from tuning.collecting import Collecting
 from tuning.conductor import Conductor
 from tuning.datasets import fingerprint_of
 from tuning.exits import ExitReason
+from tuning.going_on import unfinished
 from tuning.manifest import MANIFEST, DamagedCheckpointError, weights_place
 from tuning.mlflow_client import MlflowRuns, registered_checkpoints
 from tuning.objects import AbsentObjectError, Objects
@@ -71,16 +72,18 @@ def drive(name: str, spec: SearchSpec | None, settings: Settings) -> SearchRecor
 def _run(study: Study, storage: Storage, settings: Settings, projection: Projection) -> None:
     # Ray reads its environment when it is imported.
     os.environ.update(settings.client_environment())
-    from tuning import ray_tune  # noqa: PLC0415
+    from tuning import ray_nodes, ray_tune  # noqa: PLC0415
 
-    ray_tune.connect(settings.require("ray_address"), namespace=f"hopetune-{study.name}")
+    ray_nodes.connect(settings.require("ray_address"), namespace=f"hopetune-{study.name}")
     progress = ProgressLines()
-    gpus, parallel = _placement(study.spec, ray_tune.gpus_of_cluster(), progress)
+    gpus, parallel = _placement(study.spec, ray_nodes.gpus(), progress)
     for text in study.earlier():
         progress.line(f"warm start: {text}")
-    storing = Storing(_looks_into_the_store(settings))
-    driver = Conductor(study, progress, storing, nodes=ray_tune.living_nodes)
+    storing = Storing(_looks_into_the_store(settings), ray_nodes.bring)
+    driver = Conductor(study, progress, storing, nodes=ray_nodes.living)
     collecting = _collecting(study.name, settings)
+    if left := _latest_keys(study.record()):
+        ray_nodes.bring(left)  # their nodes may get no worker of this driver
 
     def ask(why: str) -> None:
         driver.ask_to_end(why, at_once=True)
@@ -108,6 +111,13 @@ def _run(study: Study, storage: Storage, settings: Settings, projection: Project
     if driver.hopeless:
         remedy = f"see `hopetune show {study.name}`; mend the nodes, then resume the search"
         raise UserError(study.name, "the search ended early", got=driver.hopeless, remedy=remedy)
+
+
+def _latest_keys(search: SearchRecord) -> list[str]:
+    """The latest checkpoints of trials that go on: a worker or driver that died, or a search that
+    was stopped while the store was away, may have left them on a node's disk."""
+    going_on = [t for t in search.trials if t.state == "RUNNING"] + unfinished(search)
+    return [trial.epochs[-1].checkpoint_key for trial in going_on if trial.epochs]
 
 
 def _collecting(name: str, settings: Settings) -> Collecting:

@@ -19,6 +19,8 @@ class Work:
     """Whoever has it names it in all that it says: what a stale worker says is not listened to."""
     trained_epochs: int = 0
     """Epochs that were reported already, by whomever."""
+    trained_s: float = 0.0
+    """How long these took."""
     avoid: tuple[str, ...] = ()
     """Addresses of nodes that must not have it."""
 

@@ -1,5 +1,5 @@
 """The one door to Ray Tune: a searcher and a scheduler over the study (its workers are in
-``tuning.ray_worker``).
+``tuning.ray_worker``, what a driver asks of the cluster's nodes in ``tuning.ray_nodes``).
 
 Ray Tune places trials and keeps workers warm. What is proposed, stopped, tried again and remembered
 belongs to the study; nothing is read back from Ray Tune's own snapshots, and it retries nothing.
@@ -8,7 +8,7 @@ belongs to the study; nothing is read back from Ray Tune's own snapshots, and it
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from ray.tune.search import Searcher
 
 from tuning.events import Idle, SearchEvents
 from tuning.exits import ExitReason
+from tuning.ray_nodes import ID_LABEL, ids_of
 from tuning.ray_worker import (
     ATTEMPT,
     DETAIL,
@@ -72,9 +73,9 @@ class StudySearcher(_Unsaved, Searcher):  # type: ignore[misc]
             NUMBER: work.number,
             ATTEMPT: work.attempt,
             PARAMETERS: work.parameters,
-            TRAINED: work.trained_epochs,
+            TRAINED: (work.trained_epochs, work.trained_s),
             SPEC: self._spec,
-            _AVOID: _ids_of_nodes(work.avoid),
+            _AVOID: ids_of(work.avoid),
         }
 
     def on_trial_complete(
@@ -242,41 +243,16 @@ class _MustEnd(_Unsaved, tune.Stopper):  # type: ignore[misc]
         return self._asked()
 
 
-def living_nodes() -> list[str]:
-    """Addresses of the nodes that could train something."""
-    return [
-        n["NodeManagerAddress"] for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU")
-    ]
-
-
-def _ids_of_nodes(addresses: Collection[str]) -> list[str]:
-    found = ray.nodes() if addresses else []
-    return sorted(n["NodeID"] for n in found if n["NodeManagerAddress"] in addresses)
-
-
 def _resources(wanted: dict[str, float]) -> Callable[[dict[str, Any]], tune.PlacementGroupFactory]:
     """What a trial asks for: so much, and not on a node that must not have it."""
 
     def of(config: dict[str, Any]) -> tune.PlacementGroupFactory:
         if not config.get(_AVOID):
             return tune.PlacementGroupFactory([wanted])
-        elsewhere = {NODE_ID_LABEL: f"!in({','.join(config[_AVOID])})"}
+        elsewhere = {ID_LABEL: f"!in({','.join(config[_AVOID])})"}
         return tune.PlacementGroupFactory([wanted], bundle_label_selector=[elsewhere])
 
     return of
-
-
-NODE_ID_LABEL = "ray.io/node-id"
-
-
-def gpus_of_cluster() -> float:
-    """GPUs that the connected cluster offers, logical ones included."""
-    return float(ray.cluster_resources().get("GPU", 0))
-
-
-def connect(address: str, namespace: str) -> None:
-    """Joins the cluster at ``address``, and no other."""
-    ray.init(address=address, namespace=namespace, log_to_driver=False, configure_logging=False)
 
 
 def run_trials(events: SearchEvents, spec: SearchSpec, gpus: float, parallel: int) -> None:

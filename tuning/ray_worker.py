@@ -24,7 +24,7 @@ NUMBER = "trial_number"
 ATTEMPT = "attempt"
 SPEC = "spec"
 PARAMETERS = "parameters"
-TRAINED = "trained_epochs"
+TRAINED = "trained"
 REPORT = "report"
 ENDED = "ended"
 DETAIL = "detail"
@@ -78,7 +78,7 @@ class HeadposeTrainable(tune.Trainable):  # type: ignore[misc]
 
             self._worker = self._worker or Worker()
             spec = SearchSpec.model_validate_json(self._next[SPEC])
-            self._reports = self._worker.start(spec, self._next[PARAMETERS], self._next[TRAINED])
+            self._reports = self._worker.start(spec, self._next[PARAMETERS], *self._next[TRAINED])
         return self._reports
 
     def _bring_to_safety(self) -> None:

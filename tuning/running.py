@@ -81,17 +81,14 @@ class Running:
         self._heard_ms.pop(trial, None)
         self._has_reported.discard(trial)
 
-    def left_behind(self, trial: int) -> None:
-        """Notes that a dead driver's attempt at an adopted trial, if there was one, is over."""
+    def over(self, trial: int, cause: ExitReason, detail: str) -> tuple[Attempt, ...]:
+        """Notes that the latest attempt at a trial, which no worker has any more, came to nothing;
+        returns all attempts at the trial."""
         kept = self._study.attempts(trial)
         if kept and kept[-1].ended_ms is None:
-            ended = replace(
-                kept[-1],
-                ended_ms=self._clock(),
-                cause=ExitReason.PREEMPTED,
-                detail="its driver ended",
-            )
+            ended = replace(kept[-1], ended_ms=self._clock(), cause=cause, detail=detail)
             self._study.record_attempt(trial, ended)
+        return self._study.attempts(trial)
 
 
 def _trained_s(epochs: Sequence[EpochRecord]) -> list[float]:

@@ -3,14 +3,15 @@
 A worker reports its last epoch as soon as it is trained and takes the next trial at once; the
 upload goes on behind it. The trial is complete only when its checkpoints lie in the store, which a
 thread of the driver looks for here; until then the study has it as running, so whoever takes over
-from a dead driver starts it again and finds whatever was stored.
+from a dead driver starts it again and finds whatever was stored. What lies on the disk of a living
+node is never given up.
 """
 
 import logging
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 from usererror import UserError
 
@@ -18,12 +19,16 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.2  # untuned
 PATIENCE_S = 300.0
-"""What has not arrived by then never will: its worker and its node's disk are gone. Time in which
-the store does not answer is not counted. Untuned; 20 GiB, the default of a spool, take 200 s at
-100 MB/s."""
+"""What has not arrived by then is looked for on the nodes. Time in which the store does not answer
+is not counted. Untuned; 20 GiB, the default of a spool, take 200 s at 100 MB/s."""
+SETTLE_S = 5.0
+"""How long the store is looked into for what no node has any more; counted alike. Untuned."""
 LONGEST_LOOK_S = 2.0
 """What one look counts at most: one that takes longer met a store that hangs. Untuned."""
-TRIES = 2
+
+Bring = Callable[[Collection[str]], Callable[[], bool]]
+"""Has checkpoints brought to the store that lie on disks of living nodes, for as long as that
+takes; what it returns says whether none of them lies on a disk any more."""
 
 
 class AtOnce:
@@ -45,14 +50,23 @@ class AtOnce:
         found, self._arrived = self._arrived, []
         return found
 
-    def overdue(self, patience_s: float = PATIENCE_S) -> list[tuple[int, bool]]:  # noqa: ARG002
+    def lost(self, patience_s: float = PATIENCE_S) -> list[int]:  # noqa: ARG002
         return []
 
-    def is_away(self) -> bool:
-        return False
-
-    def wait(self, seconds: float, give_up: Callable[[], bool] = lambda: False) -> None:
+    def wait(self, seconds: float) -> None:
         """There is nothing to wait for."""
+
+
+@dataclass
+class _Awaited:
+    """The checkpoints of one trial: its last epoch, and the weights of its best."""
+
+    last: str
+    best: str
+    since_s: float
+    is_brought: Callable[[], bool] | None = None
+    """Whether the nodes, once they are asked for it, have brought what they had."""
+    on_no_disk: bool = False
 
 
 class Storing:
@@ -61,36 +75,33 @@ class Storing:
     Args:
         is_stored: whether the store knows the epochs up to that of a key; and, where that is asked
             for, has its weights. May raise UserError.
+        bring: has them brought by the nodes.
     """
 
-    def __init__(self, is_stored: Callable[[str, bool], bool]) -> None:
-        self._is_stored = is_stored
+    def __init__(self, is_stored: Callable[[str, bool], bool], bring: Bring) -> None:
+        self._is_stored, self._bring = is_stored, bring
         self._changed = threading.Condition()
-        self._keys: dict[int, tuple[str, str]] = {}
-        self._since_s: dict[int, float] = {}
+        self._awaited: dict[int, _Awaited] = {}
         self._answered_s = 0.0
         """For how long altogether there was a store that answered."""
-        self._away = False
         self._arrived: list[int] = []
-        self._losses: Counter[int] = Counter()
         threading.Thread(target=self._look_for_ever, daemon=True, name="storing").start()
 
     def add(self, number: int, last: str, best: str) -> None:
         """A trial that is complete once its last epoch and the weights of its best are stored."""
         with self._changed:
-            self._keys[number] = last, best
-            self._since_s[number] = self._answered_s
+            self._awaited[number] = _Awaited(last, best, self._answered_s)
             self._changed.notify_all()
 
     def waiting(self) -> int:
         """How many trials wait for their checkpoints."""
         with self._changed:
-            return len(self._keys)
+            return len(self._awaited)
 
     def numbers(self) -> set[int]:
         """The trials that wait for their checkpoints."""
         with self._changed:
-            return set(self._keys)
+            return set(self._awaited)
 
     def arrived(self) -> list[int]:
         """Trials whose checkpoints have arrived since this was last asked."""
@@ -98,57 +109,60 @@ class Storing:
             found, self._arrived = self._arrived, []
             return found
 
-    def overdue(self, patience_s: float = PATIENCE_S) -> list[tuple[int, bool]]:
-        """Trials whose checkpoints will not come, and for each whether another try is worth it.
+    def lost(self, patience_s: float = PATIENCE_S) -> list[int]:
+        """Trials whose checkpoints are neither in the store nor on the disk of a living node. They
+        are not waited for any longer.
 
-        They are not waited for any longer. With no patience: all that wait, for when no worker is
-        alive that could still be uploading.
+        Of what has not arrived within the patience, the nodes are asked: they bring what they have.
         """
         with self._changed:
-            now_s = self._answered_s
-            late = [n for n, since_s in self._since_s.items() if now_s - since_s >= patience_s]
-            for number in late:
-                del self._keys[number], self._since_s[number]
-                self._losses[number] += 1
-            return [(number, self._losses[number] < TRIES) for number in late]
+            late = [a for a in self._awaited.values() if a.is_brought is None]
+            late = [a for a in late if self._answered_s - a.since_s >= patience_s]
+            if late:
+                is_brought = self._bring({key for a in late for key in (a.last, a.best)})
+                for awaited in late:
+                    awaited.is_brought = is_brought
+            lost = [number for number, awaited in self._awaited.items() if self._is_lost(awaited)]
+            for number in lost:
+                del self._awaited[number]
+            return lost
 
-    def is_away(self) -> bool:
-        """Whether the store did not answer when it was last looked into."""
-        return self._away
+    def _is_lost(self, awaited: _Awaited) -> bool:
+        if awaited.is_brought is None or not awaited.is_brought():
+            return False
+        if not awaited.on_no_disk:
+            # Looked for from now on: a look that has begun already may come too early.
+            awaited.since_s, awaited.on_no_disk = self._answered_s, True
+        return self._answered_s - awaited.since_s >= SETTLE_S
 
-    def wait(self, seconds: float, give_up: Callable[[], bool] = lambda: False) -> None:
-        """Waits until nothing is on its way any more, but no longer than that. Time in which the
-        store does not answer is not counted, but ``give_up`` is asked now and then."""
+    def wait(self, seconds: float) -> None:
+        """Waits until nothing is on its way any more, but no longer than that."""
         with self._changed:
-            until_s = self._answered_s + seconds
-            while self._keys and self._answered_s < until_s and not give_up():
-                self._changed.wait(POLL_S)
+            self._changed.wait_for(lambda: not self._awaited, seconds)
 
     def _look_for_ever(self) -> None:
         pause_s = POLL_S
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: bool(self._keys))
-                wanted = dict(self._keys)
+                self._changed.wait_for(lambda: bool(self._awaited))
+                wanted = dict(self._awaited)
             began_s = time.monotonic()
             try:
-                there = {
-                    number
-                    for number, (last, best) in wanted.items()
-                    if self._is_stored(best, True) and self._is_stored(last, False)
-                }
-                self._away, pause_s = False, POLL_S
+                there = {number for number, awaited in wanted.items() if self._is_there(awaited)}
+                look_s, pause_s = time.monotonic() - began_s, POLL_S
+                answered_s = min(LONGEST_LOOK_S, look_s + pause_s)
             except UserError as error:
-                log.warning("cannot look for checkpoints: %s", error)
-                there = set()
-                self._away, pause_s = True, min(10.0, 2 * pause_s)
+                if pause_s == POLL_S:  # once, not at every look
+                    log.warning("cannot look for checkpoints: %s", error)
+                there, answered_s, pause_s = set(), 0.0, min(10.0, 2 * pause_s)
             with self._changed:
-                if not self._away:
-                    look_s = time.monotonic() - began_s
-                    self._answered_s += min(LONGEST_LOOK_S, look_s + pause_s)
+                self._answered_s += answered_s
                 for number in there:
-                    if self._keys.get(number) == wanted[number]:
-                        del self._keys[number], self._since_s[number]
+                    if self._awaited.get(number) is wanted[number]:
+                        del self._awaited[number]
                         self._arrived.append(number)
                 self._changed.notify_all()
             time.sleep(pause_s)
+
+    def _is_there(self, awaited: _Awaited) -> bool:
+        return self._is_stored(awaited.best, True) and self._is_stored(awaited.last, False)

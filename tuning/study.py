@@ -177,6 +177,10 @@ class Study:
         """The latest epoch that is known of an open trial; 0 before its first."""
         return max(self._open[number].epochs, default=0)
 
+    def trained_s(self, number: int) -> float:
+        """How long all epochs that are known of an open trial took."""
+        return self._open[number].trained_s
+
     def finish(self, number: int, reason: ExitReason, detail: str | None = None) -> None:
         """Ends a stretch of a trial; a completed one's value is its best validation MAE, with the
         other objectives as its last epoch reported them."""

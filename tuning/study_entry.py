@@ -18,6 +18,7 @@ class Entry:
         self.begun_after: int = attributes.get(BEGUN_AFTER, 0)
         self.attempts = {attempt.number: attempt for attempt in attempts_of(attributes)}
         self.epochs: set[int] = set()
+        self.trained_s = 0.0
         self.best: float | None = None
         self._metrics: dict[str, float] = {}
         """As reported last."""
@@ -34,6 +35,7 @@ class Entry:
     def add(self, epoch: int, metrics: dict[str, float]) -> None:
         value = metrics["val_mae"]
         self.epochs.add(epoch)
+        self.trained_s += metrics.get("epoch_seconds", 0.0)
         self._metrics = metrics
         if math.isfinite(value) and (self.best is None or value < self.best):
             self.best = value

@@ -51,13 +51,14 @@ def train_trial(
     checkpoints: CheckpointStore,
     device: torch.device,
     images: ImageSource | None = None,
-    trained_epochs: int = 0,
+    trained: tuple[int, float] = (0, 0.0),
 ) -> Generator[EpochReport]:
     """Trains a configuration, going on from the longest beginning of its plan that is stored.
 
     A report says that an epoch is trained and that its checkpoint lies on this node's disk; the way
     to the store may take longer. ``images`` are those of ``data`` where they are already at hand;
-    ``trained_epochs`` says up to which epoch the trial is known to be trained, by whichever worker.
+    ``trained`` says up to which epoch the trial is known to be trained, by whichever worker, and
+    how many seconds that took.
 
     Yields:
         One report for each epoch from 1, those that need no training any more included. An epoch
@@ -73,7 +74,7 @@ def train_trial(
     """
     identity = DataIdentity(data.fingerprint, plan.validation_fraction, plan.split_seed)
     keys = prefix_keys(plan.config, identity, plan.epochs)
-    course = _Course(keys, checkpoints, trained_epochs)
+    course = _Course(keys, checkpoints, trained)
     for epoch in range(1, min(course.epochs, plan.epochs - 1) + 1):
         yield course.stored(epoch)
 
@@ -98,10 +99,10 @@ class _Course:
     """The epochs of one trial: how many there are already, and how the next ones come about."""
 
     def __init__(
-        self, keys: Sequence[str], checkpoints: CheckpointStore, trained_epochs: int
+        self, keys: Sequence[str], checkpoints: CheckpointStore, trained: tuple[int, float]
     ) -> None:
         self._keys, self._checkpoints = keys, checkpoints
-        self._found = checkpoints.beginning(keys, trained_epochs)
+        self._found = checkpoints.beginning(keys, *trained)
         self._history = list(self._found.history)
         self._saved: set[int] = set()
 

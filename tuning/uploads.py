@@ -29,6 +29,9 @@ from usererror import UserError
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # untuned
 ADOPT_S = 5.0
 """How often an idle process looks for what dead ones left on the node; untuned."""
+CLOSE_PATIENCE_S = 30.0
+"""How long a process that ends waits for the next of its uploads to arrive; the rest stays in the
+spool, and somebody else brings it (tuning/leftovers.py). Untuned."""
 
 
 class Uploads:
@@ -151,7 +154,7 @@ class Uploads:
                 self._tell(f"a checkpoint is lost: {error}")
                 entry.path.unlink(missing_ok=True)
                 return
-            except (UserError, OSError) as error:
+            except (UserError, OSError, LookupError) as error:
                 if pause_s == FIRST_PAUSE_S:
                     self._tell(f"checkpoints wait on this node's disk: {error}")
                 self._closed.wait(pause_s)

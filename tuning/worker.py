@@ -5,6 +5,8 @@ its last checkpoint on its way to the store while the next trial begins.
 """
 
 import gc
+import logging
+import time
 from collections.abc import Generator
 from pathlib import Path
 
@@ -17,19 +19,28 @@ from headpose.data.sources import ImageSource, Keep
 from tuning.checkpoints import CheckpointStore
 from tuning.datasets import open_set
 from tuning.measures import measured
-from tuning.objects import Objects
+from tuning.objects import Objects, StorageAwayError
 from tuning.places import checkpoints, data_cache, spool
 from tuning.space import Settings
 from tuning.spec import SearchSpec
 from tuning.spool import Spool
 from tuning.trial import EpochReport, TrialPlan, train_trial
+from tuning.uploads import CLOSE_PATIENCE_S
 
-LOOK_TIMEOUT_S = 15.0
-"""For how long a silent store holds a trial up; uploads are more patient. Untuned."""
+log = logging.getLogger(__name__)
 
-CLOSE_PATIENCE_S = 30.0
-"""How long a worker that ends waits for the next of its uploads; the rest stays in the spool.
-Untuned."""
+LOOK_TIMEOUT_S = 5.0
+"""For how long a silent store holds a trial up that looks for its data or its beginning; uploads
+are more patient. With 15 s and two attempts each trial that began while a store hung waited for
+28 s (benchmarks/s3_away, trials of a minute)."""
+
+LOAD_TIMEOUT_S = 15.0
+"""For how long it may be silent while what is there is loaded. Untuned."""
+
+DATA_POLL_S = 2.0  # untuned
+DATA_PATIENCE_S = 300.0
+"""How long a worker waits for a store that is away and a data set that its node does not have: then
+the attempt has failed. Untuned."""
 
 
 class Worker:
@@ -38,7 +49,8 @@ class Worker:
     def __init__(self) -> None:
         settings = load_settings()
         keep_freed_memory()
-        self._objects = Objects(settings, timeout_s=LOOK_TIMEOUT_S)
+        self._looking = Objects(settings, timeout_s=LOOK_TIMEOUT_S, attempts=1)
+        self._fetching = Objects(settings, timeout_s=LOAD_TIMEOUT_S)
         self._cache: Path = data_cache(settings)
         self._data: dict[tuple[str, Keep], tuple[PreparedSet, ImageSource]] = {}
         self._notes: list[str] = []
@@ -46,10 +58,11 @@ class Worker:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         # Several clients: the uploads of one trial go on while the next one reads.
         self._checkpoints = CheckpointStore(
-            Objects(settings, timeout_s=LOOK_TIMEOUT_S, attempts=2),
+            Objects(settings, timeout_s=LOAD_TIMEOUT_S, attempts=2),
             checkpoints(settings),
             Spool(spool(settings), settings.spool_bytes),
             tell=self._note,
+            looking=self._looking,
             uploader=Objects(settings),
         )
         # What the libraries hold stays; looking through it would take 0.2 s between two trials.
@@ -57,11 +70,15 @@ class Worker:
         gc.freeze()
 
     def start(
-        self, spec: SearchSpec, parameters: Settings, trained_epochs: int = 0
+        self,
+        spec: SearchSpec,
+        parameters: Settings,
+        trained_epochs: int = 0,
+        trained_s: float = 0.0,
     ) -> Generator[EpochReport]:
         """A trial, ready to give its first report; the one before it is over.
 
-        ``trained_epochs``: up to where the study knows it to be trained.
+        ``trained_epochs``: up to where the study knows it to be trained, in ``trained_s``.
         """
         self._end_trial()
         if self.device.type == "cpu":
@@ -73,7 +90,8 @@ class Worker:
             split_seed=spec.data.split_seed,
         )
         data, images = self._placed(spec.data.train, spec.resources.images_on_gpu)
-        reports = train_trial(plan, data, self._checkpoints, self.device, images, trained_epochs)
+        known = trained_epochs, trained_s
+        reports = train_trial(plan, data, self._checkpoints, self.device, images, known)
         self._trial = measured(reports, plan.config, spec.objectives, plan.epochs, self.device)
         return self._trial
 
@@ -86,8 +104,8 @@ class Worker:
         self._notes.append(text)
 
     def close(self) -> None:
-        """Waits for the uploads that are on their way, though not for ever: the next worker of this
-        node adopts them."""
+        """Waits for the uploads that are on their way, but not for a store that is away: the GPU is
+        somebody else's now."""
         self._end_trial()
         self._checkpoints.flush(CLOSE_PATIENCE_S)
 
@@ -102,8 +120,20 @@ class Worker:
 
     def _placed(self, uri: str, keep: Keep) -> tuple[PreparedSet, ImageSource]:
         if (uri, keep) not in self._data:
-            data = open_set(uri, self._cache, self._objects)
+            data = self._opened(uri)
             images = ImageSource(data, self.device, keep)
             self._notes.append(images.describe())
             self._data[uri, keep] = data, images
         return self._data[uri, keep]
+
+    def _opened(self, uri: str) -> PreparedSet:
+        """A data set, once the store answers where this node does not have it."""
+        until_s = time.monotonic() + DATA_PATIENCE_S
+        while True:
+            try:
+                return open_set(uri, self._cache, self._looking, self._fetching)
+            except StorageAwayError as error:
+                if time.monotonic() >= until_s:
+                    raise
+                log.warning("the data set is waited for: %s", error)
+                time.sleep(DATA_POLL_S)

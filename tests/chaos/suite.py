@@ -114,6 +114,11 @@ class Suite:
         code = scene.driver.returncode
         self.violations.append(f"{scene.search}: its driver died by itself ({code}): {last}")
         say(f"  the driver died by itself: {last}")
+        try:  # as an operator would: without nodes the search would go on on the head's CPUs
+            self.world.restore()
+            self.world.have_nodes()
+        except Exception as error:  # noqa: BLE001 (the suite goes on and tells all at the end)
+            self.violations.append(f"{scene.search}: servers or nodes do not come back: {error}")
         scene.driver.start(is_known=bool(scene.trials()))
 
     def _finish(self, scene: Scene) -> None:

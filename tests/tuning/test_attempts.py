@@ -104,7 +104,7 @@ def test_a_lost_trial_goes_on_under_its_number_with_what_it_has_learnt(
     conductor.on_end(first.number, first.attempt, PREEMPTED, "its node is lost")
     assert "trial   0 goes on elsewhere: its node is lost (attempt 2)" in printed.getvalue()
     again = handed_out(conductor)
-    assert again == Work(0, first.parameters, attempt=2, trained_epochs=1)
+    assert again == Work(0, first.parameters, attempt=2, trained_epochs=1, trained_s=1.0)
     report(conductor, again, 2)
     assert not report(conductor, again, 3)
     conductor.must_end()

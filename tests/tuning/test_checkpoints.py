@@ -10,7 +10,7 @@ from memory_objects import MemoryObjects
 
 from tuning.checkpoints import CheckpointStore, Snapshot
 from tuning.manifest import PARTS, manifest_of, read_manifest
-from tuning.objects import Place
+from tuning.objects import AbsentObjectError, Place
 from tuning.spool import Spool
 from tuning.uploads import store
 
@@ -205,6 +205,67 @@ def test_a_known_epoch_is_looked_for_again(store_of: StoreOf, objects: MemoryObj
     assert other.beginning(KEYS).history == []
     threading.Timer(0.7, objects.gate.set).start()
     assert other.beginning(KEYS, trained_epochs=1).history == history(1)
+
+
+def test_who_looks_is_impatient_and_who_loads_is_not(
+    store_of: StoreOf, objects: MemoryObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuning.checkpoints.AWAY_S", 0.0)
+    fill(store_of(), 2)
+    looking = MemoryObjects()
+    looking.contents = objects.contents
+    other = CheckpointStore(
+        objects,  # type: ignore[arg-type]
+        ROOT,
+        Spool(tmp_path / "other node", 10**9),
+        looking=looking,  # type: ignore[arg-type]
+    )
+    objects.requests.clear()
+    found = other.beginning(KEYS)
+    assert (found.history, objects.requests) == (history(2), [])
+    looking.away = True
+    assert found.load()[0] == 2  # type: ignore[index]
+    assert other.beginning(KEYS).history == [], "it begins at the beginning, at once"
+    other.close()
+
+
+def test_an_upload_to_a_place_that_is_not_there_yet_is_tried_again(
+    store_of: StoreOf, objects: MemoryObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, failed = objects.put, threading.Event()
+
+    def absent_once(place: Place, content: bytes) -> None:
+        if not failed.is_set():
+            failed.set()
+            raise AbsentObjectError(str(place))
+        put(place, content)
+
+    monkeypatch.setattr(objects, "put", absent_once)
+    fill(store_of(), 1)
+    assert failed.is_set()
+    assert stored(objects, KEYS[0])
+
+
+@pytest.mark.parametrize(("trained_s", "waits"), [(0.0, False), (5.0, True), (1e9, False)])
+def test_a_store_that_is_away_is_waited_for_as_long_as_training_again_would_take(
+    store_of: StoreOf,
+    objects: MemoryObjects,
+    monkeypatch: pytest.MonkeyPatch,
+    trained_s: float,
+    waits: bool,
+) -> None:
+    monkeypatch.setattr("tuning.checkpoints.AWAY_KNOWN_S", 0.2)
+    if trained_s == 1e9:
+        monkeypatch.setattr("tuning.checkpoints.AWAY_LONGEST_S", 0.4)
+    fill(store_of(), 2)
+    objects.away = True
+
+    def back() -> None:
+        objects.away = False
+
+    threading.Timer(1.5, back).start()
+    found = store_of("other node").beginning(KEYS, trained_epochs=2, trained_s=trained_s)
+    assert found.history == (history(2) if waits else [])
 
 
 def test_the_bound_drops_what_is_superseded_and_then_makes_training_wait(

@@ -14,9 +14,11 @@ import pytest
 import torch
 
 from headpose.data.manifest import PrepareSettings
-from headpose.data.prepared import prepare
+from headpose.data.prepared import PreparedSet, prepare
+from tuning.causes import cause_of
 from tuning.checkpoints import CheckpointStore
-from tuning.objects import Place
+from tuning.exits import ExitReason
+from tuning.objects import Place, StorageAwayError
 from tuning.spec import Budget, Choices, Data, Resources, SearchSpec
 from tuning.spool import Spool
 from tuning.worker import Worker
@@ -215,6 +217,38 @@ def test_a_store_that_is_away_fails_no_trial_and_holds_none_up(
     objects.away = False
     worker.close()
     assert sum(key.endswith("manifest.json") for key in objects.contents) == 4
+
+
+class AwayFor:
+    """Opens a data set once it has been asked for often enough; until then the store is away."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def __call__(self, uri: str, *_: object) -> PreparedSet:
+        self.left -= 1
+        if self.left >= 0:
+            raise StorageAwayError(uri, "the S3 server cannot be used")
+        return PreparedSet.open(Path(uri))
+
+
+def test_a_worker_that_begins_while_the_store_is_away_waits_for_its_data(
+    worker: Worker, prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuning.worker.DATA_POLL_S", 0.01)
+    monkeypatch.setattr("tuning.worker.open_set", AwayFor(3))
+    assert list(worker.start(spec_of(prepared), SECOND))[-1].epoch == 2
+
+
+def test_data_that_do_not_come_fail_the_attempt_in_the_end(
+    worker: Worker, prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuning.worker.DATA_POLL_S", 0.01)
+    monkeypatch.setattr("tuning.worker.DATA_PATIENCE_S", 0.1)
+    monkeypatch.setattr("tuning.worker.open_set", AwayFor(10**6))
+    with pytest.raises(StorageAwayError) as error:
+        worker.start(spec_of(prepared), SECOND)
+    assert cause_of(error.value)[0] == ExitReason.CRASHED, "another node may have them"
 
 
 def test_all_processes_share_the_pages_of_a_set(worker: Worker, prepared: Path) -> None:

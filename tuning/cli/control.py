@@ -38,10 +38,10 @@ def stop(search: SearchName, address: Address = None) -> None:
     with open_storage() as storage:
         name = resolve(storage, search)
         study = storage.open(name)
-        if study.record().ended:
+        if study.record().ended and name not in storage.drivers():
             say(f"search {name} has ended already")
             return
-        study.want_stop()
+        study.want_stop()  # of a driver that waits for checkpoints, too
         if name not in storage.drivers():
             _end_without_driver(storage, name)
             return

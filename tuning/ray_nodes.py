@@ -1,0 +1,65 @@
+"""The cluster that a driver is connected to, and its nodes."""
+
+import logging
+from collections.abc import Callable, Collection
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from tuning.leftovers import bring_leftovers
+
+log = logging.getLogger(__name__)
+
+ID_LABEL = "ray.io/node-id"
+
+
+def connect(address: str, namespace: str) -> None:
+    """Joins the cluster at ``address``, and no other."""
+    ray.init(address=address, namespace=namespace, log_to_driver=False, configure_logging=False)
+
+
+def gpus() -> float:
+    """GPUs that the connected cluster offers, logical ones included."""
+    return float(ray.cluster_resources().get("GPU", 0))
+
+
+def living() -> list[str]:
+    """Addresses of the nodes that could train something."""
+    return [node["NodeManagerAddress"] for node in _living()]
+
+
+def ids_of(addresses: Collection[str]) -> list[str]:
+    """What Ray calls the nodes at these addresses, dead ones included."""
+    found = ray.nodes() if addresses else []
+    return sorted(n["NodeID"] for n in found if n["NodeManagerAddress"] in addresses)
+
+
+def bring(keys: Collection[str]) -> Callable[[], bool]:
+    """Has every living node bring the checkpoints of these keys from its disk to the store; what
+    this returns says whether none of them has any left.
+
+    It takes no GPU, and no CPU that a trial could have: workers need not stay for it.
+    """
+    task = ray.remote(num_cpus=0, max_retries=3)(bring_leftovers)  # retries are untuned
+    tasks = [
+        task.options(
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+        ).remote(sorted(keys))
+        for node in _living()
+    ]
+
+    def is_over() -> bool:
+        for ended in ray.wait(tasks, num_returns=len(tasks), timeout=0)[0] if tasks else ():
+            tasks.remove(ended)
+            try:
+                ray.get(ended)
+            except ray.exceptions.RayError as error:  # its node died, or its disk cannot be read
+                log.warning("a node does not bring its checkpoints: %s", error)
+        return not tasks
+
+    return is_over
+
+
+def _living() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
