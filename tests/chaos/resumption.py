@@ -71,7 +71,9 @@ def resumption(
         is_whole = change.method == "PUT" and name == "manifest.json"
         if is_whole and change.at_s > spoilt.get(key, math.inf):
             del spoilt[key]  # it was trained and stored again
-        if change.method == "DELETE" and change.at_s < hit.at_s:
+        # Where a later one was damaged, who collects does not know of it until it is read.
+        may_collect_until_s = until_s if spoilt else hit.at_s
+        if change.method == "DELETE" and change.at_s < may_collect_until_s:
             removed.add(key)
         elif is_whole and change.at_s < hit.at_s - SETTLED_S and key not in spoilt:
             stored = max(stored, epoch)

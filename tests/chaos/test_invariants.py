@@ -94,6 +94,10 @@ def test_a_trial_goes_on_from_its_latest_stored_state_or_it_is_a_violation() -> 
     assert went_on(fetched(29.0, "trunk/2"), damaged={"trunk/2"}) == [
         "work: trial 0, fault 7: went on from epoch 0, though 1 was stored"
     ]
+    collected = stored(27.0, "trunk/1", method="DELETE")  # nobody knew yet that 2 was damaged
+    assert went_on(collected, fetched(29.0, "trunk/2"), damaged={"trunk/2"}) == []
+    lost = stored(27.0, "trunk/2", method="DELETE")
+    assert went_on(lost, fetched(29.0, "trunk/1")), "nothing was damaged: it had to stay"
     assert went_on() == ["work: trial 0, fault 7: fetched nothing, though epoch 2 was stored"]
 
 
