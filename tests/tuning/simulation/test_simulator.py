@@ -76,7 +76,8 @@ def test_a_driver_rebuilt_in_the_middle_takes_the_same_next_decisions(rule: str)
 
     def decisions(restart_after: int | None) -> list[object]:
         clock, storage = VirtualClock(), Storage.in_memory()
-        sampler = Sampler(startup_trials=20, seed=11)
+        name = "gp-curves" if rule == "promotion" else "tpe"  # each takes seconds, and is seen once
+        sampler = Sampler(name=name, startup_trials=20, seed=11)  # type: ignore[arg-type]
         study = storage.create("s", spec(sampler, 120, rule), "simulated", clock)
         noted = Noted(Conductor(study, Silent(), AtOnce(), clock))
         for step, _ in enumerate(Simulator(noted, instance.curve, clock, workers=8).steps()):
