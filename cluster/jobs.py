@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import threading
+import time
 import warnings
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ if TYPE_CHECKING:  # at run time only where it is needed: it takes a second
 
 FINISHED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 """The statuses that a job never leaves. The others are PENDING and RUNNING."""
+
+NO_AGENT, AGENT_S = "No available agent", 60.0
+"""What a head answers whose agent, which starts jobs, is not there yet: on a busy machine it comes
+long after the dashboard. How long it is waited for; untuned."""
 
 _LEGAL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 # Ray takes the address of these before the one it is given.
@@ -81,16 +86,19 @@ def submit(
     runtime_env: dict[str, Any] = {"env_vars": dict(env or {})}
     if working_dir is not None:
         runtime_env["working_dir"] = str(working_dir)
+    until_s = time.monotonic() + AGENT_S
     with _client(settings) as client:
-        if _find(client, submission_id) is None:
+        while _find(client, submission_id) is None:
             try:
                 client.submit_job(
                     entrypoint=entrypoint, submission_id=submission_id, runtime_env=runtime_env
                 )
-            except RuntimeError:
-                # A repeated name answers HTTP 500, as a defect would. It is there: all is well.
-                if _find(client, submission_id) is None:
+            except RuntimeError as error:
+                # A repeated name answers HTTP 500, as a defect would. If it is there, all is well.
+                is_too_early = NO_AGENT in str(error) and time.monotonic() < until_s
+                if not is_too_early and _find(client, submission_id) is None:
                     raise
+                time.sleep(1.0)
     return submission_id
 
 
