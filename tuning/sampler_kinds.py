@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import optuna
@@ -20,11 +20,13 @@ from optuna.samplers import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from tuning.curve_proposals import Seen, promising
 from tuning.distributions import distribution
 from tuning.space import Range
 from tuning.spec import SearchSpec
 from tuning.study_records import number_of
+
+if TYPE_CHECKING:
+    from tuning.curve_proposals import Seen
 
 POPULATION = 20
 """Individuals of a generation of `nsga2`; untuned. Optuna's 50 are a whole search of trainings."""
@@ -88,6 +90,9 @@ class ByCurves(BaseSampler):
         trial: FrozenTrial,  # noqa: ARG002
         search_space: dict[str, BaseDistribution],  # noqa: ARG002
     ) -> dict[str, Any]:
+        # Here, as commands that only look at searches import this module, too: scipy takes 0.2 s.
+        from tuning.curve_proposals import promising  # noqa: PLC0415
+
         latest: dict[int, FrozenTrial] = {}
         for shown in study.get_trials(deepcopy=False, states=self._SHOWN):
             known = latest.get(number_of(shown))
@@ -109,7 +114,9 @@ class ByCurves(BaseSampler):
         return self._random.sample_independent(study, trial, param_name, param_distribution)
 
 
-def _seen(trial: FrozenTrial) -> Seen:
+def _seen(trial: FrozenTrial) -> "Seen":
+    from tuning.curve_proposals import Seen  # noqa: PLC0415
+
     is_infeasible = any(value > 0 for value in trial.constraints.values())
     return Seen(dict(trial.params), trial.intermediate_values, is_infeasible)
 
