@@ -168,7 +168,8 @@ class SearchSpec(Strict):
     @classmethod
     def _sampler_of_several(cls, values: Any) -> Any:
         """Of several objectives the default sampler knows nothing: then it is TPE."""
-        if not isinstance(values, dict) or len(values.get("objectives", ())) < 2:
+        objectives = values.get("objectives") if isinstance(values, dict) else None
+        if not isinstance(objectives, list | tuple) or len(objectives) < 2:
             return values
         sampler = values.get("sampler", {})
         if not isinstance(sampler, dict) or "name" in sampler:

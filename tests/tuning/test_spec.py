@@ -129,6 +129,7 @@ def test_a_grid_needs_steps(tmp_path: Path) -> None:
     ("added", "expected"),
     [
         ("objectives: [latency_ms]\n", "small.yaml:9: objectives: not so"),
+        ("objectives: 5\n", "small.yaml:9: objectives"),
         ("objectives: [val_mae, lateness]\n", "small.yaml:9: objectives.1"),
         (
             "objectives: [val_mae, latency_ms]\n",
@@ -159,6 +160,9 @@ def test_error_against_latency_is_a_search(tmp_path: Path) -> None:
     spec = spec_of(tmp_path, GOOD + several)
     assert spec.objectives == ("val_mae", "latency_ms")
     assert spec_of(tmp_path, GOOD).objectives == ("val_mae",)
+    unnamed = "objectives: [val_mae, latency_ms]\nstopping: {rule: none}\n"
+    assert spec_of(tmp_path, GOOD + unnamed).sampler.name == "tpe"
+    assert spec_of(tmp_path, GOOD).sampler.name == "gp-curves"
     assert SearchSpec.model_validate_json(spec.model_dump_json()) == spec
 
 
