@@ -23,6 +23,10 @@ DAY_MS = 24 * 3600 * 1000
 MOST_VALUES = 1000
 """A range of more values than this is taken for a continuous one: hardly anything in it repeats."""
 
+LIVING_STATES = 2
+"""How many stored states a trial that may go on keeps: one that is found damaged then costs an
+epoch, not all of them."""
+
 
 class Keep(IntEnum):
     """What of a checkpoint is needed."""
@@ -66,7 +70,7 @@ def _of_search(
         yield from _whole(trial, loadable)
     for trial in search.trials:
         if _may_go_on(search, trial, now_ms):
-            yield from _whole(trial, loadable)
+            yield from _whole(trial, loadable, states=1 if search.ended else LIVING_STATES)
         if trial.state == "COMPLETE" and trial.best_epoch:
             # Its run has a copy; another search that meets this configuration needs them, too.
             yield trial.best_epoch.checkpoint_key, Keep.WEIGHTS
@@ -76,15 +80,20 @@ def _of_search(
                     yield trial.epochs[epoch - 1].checkpoint_key, Keep.STATE
 
 
-def _whole(trial: TrialRecord, loadable: Collection[str]) -> Iterator[tuple[str, Keep]]:
-    """A trial's best weights and its latest state, and the latest one that has been stored: that
+def _whole(
+    trial: TrialRecord, loadable: Collection[str], states: int = 1
+) -> Iterator[tuple[str, Keep]]:
+    """A trial's best weights and its latest state, and the latest ones that have been stored: that
     of the last epochs may still be on its way."""
     if trial.best_epoch:
         yield trial.best_epoch.checkpoint_key, Keep.WEIGHTS
+    stored = 0
     for index, epoch in enumerate(reversed(trial.epochs)):
-        if index == 0 or epoch.checkpoint_key in loadable:
+        is_stored = epoch.checkpoint_key in loadable
+        if index == 0 or is_stored:
             yield epoch.checkpoint_key, Keep.STATE
-        if epoch.checkpoint_key in loadable:
+        stored += is_stored
+        if stored == states:
             return
 
 

@@ -16,8 +16,10 @@ PREFERRED = {
     "postgresql": {"sql": 5432},
     "s3": {"s3": 8333, "master": 9333, "volume": 9340, "filer": 8888, "admin": 23646},
     "mlflow": {"http": 5000},
-    # Ray's own defaults; `client` is an older door that `ray start` opens whether wanted or not.
-    "ray": {"gcs": 6379, "dashboard": 8265, "agent": 52365, "client": 10001},
+    # Ray's own defaults, but for the agent's (52365): systems hand out ports from 32768 on to
+    # whoever asks for any, so it may be gone before the agent comes to it. `client` is an older
+    # door that `ray start` opens whether wanted or not.
+    "ray": {"gcs": 6379, "dashboard": 8265, "agent": 8266, "client": 10001},
 }
 """The ports that these programs are known by, per server."""
 

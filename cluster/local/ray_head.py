@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cluster.local import http
 from cluster.local.credentials import Credentials
-from cluster.local.ports import LOOPBACK
+from cluster.local.ports import LOOPBACK, is_free
 from cluster.local.server import Server, UnhealthyError
 from cluster.local.state import StateDir
 from cluster.settings import RAY_ON_LOOPBACK, SETTINGS_VARIABLE
@@ -118,7 +118,7 @@ def _forget_old_sessions(folder: Path) -> None:
 
 
 def _check(ports: dict[str, int], token: str) -> None:
-    """The dashboard takes our token and knows a living node."""
+    """The dashboard takes our token and knows a living node, whose agent can take jobs."""
     url = f"{dashboard_address(ports)}/nodes?view=summary"
     body = http.get(url, {"Authorization": f"Bearer {token}"})
     try:
@@ -128,3 +128,5 @@ def _check(ports: dict[str, int], token: str) -> None:
         raise UnhealthyError(f"GET {url}: unexpected answer") from error
     if "ALIVE" not in states:
         raise UnhealthyError("no living node yet")
+    if is_free(ports["agent"]):
+        raise UnhealthyError("the agent, which takes jobs, does not listen yet")

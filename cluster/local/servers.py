@@ -18,6 +18,7 @@ from cluster.local import credentials as secret_files
 from cluster.local import mlflow_server, ports, postgres, processes, ray_head, seaweed
 from cluster.local.credentials import Credentials
 from cluster.local.files import write_private
+from cluster.local.reservations import reservations
 from cluster.local.server import Progress, Server, UnhealthyError, ensure_running, stop
 from cluster.local.state import StateDir
 from cluster.settings import Settings, is_written_by_up, read_settings_file, to_toml
@@ -68,12 +69,12 @@ def up(state_dir: Path, *, logical_gpus: int | None = None, progress: Progress =
         raise UserError("--logical-gpus", "too few", got=logical_gpus, rule="at least 0")
     state = StateDir(state_dir.expanduser().absolute())
     state.create()
-    with state.lock(progress) as lock_fd:
+    with state.lock(progress) as lock_fd, reservations() as reserve:
         _refuse_other_settings(state)
         alive = _alive(state)  # looked at once: what dies from here on is found when it is started
         _end_leftovers(state, [name for name in NAMES if name not in alive])
         credentials = secret_files.load_or_create(state.secrets)
-        chosen = _choose_ports(state, alive)
+        chosen = _choose_ports(state, alive, reserve)
         servers = _build(
             state,
             chosen,
@@ -144,7 +145,7 @@ def _build(
     }
 
 
-def _choose_ports(state: StateDir, alive: list[str]) -> ports.Ports:
+def _choose_ports(state: StateDir, alive: list[str], reserve: Callable[[int], bool]) -> ports.Ports:
     remembered = ports.load(state.ports)
     # A server that was just killed may hold its ports for another moment. One that ended in
     # order has no record, and whoever holds its ports by now may keep them.
@@ -153,7 +154,8 @@ def _choose_ports(state: StateDir, alive: list[str]) -> ports.Ports:
     wanted = [port for name in died for port in remembered.get(name, {}).values()]
     while not all(map(ports.is_free, wanted)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    chosen = ports.choose(remembered, alive)
+    # Reserved first, looked at then: whoever held it before us may listen on it by now.
+    chosen = ports.choose(remembered, alive, lambda port: reserve(port) and ports.is_free(port))
     ports.save(state.ports, chosen)
     return chosen
 

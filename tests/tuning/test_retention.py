@@ -77,15 +77,15 @@ def kept(*searches: SearchRecord, **known: object) -> dict[str, Keep]:
 DONE = ExitReason.COMPLETED
 
 
-def test_a_running_trial_keeps_its_latest_state_and_its_best_weights() -> None:
-    search = search_of(trial_of(0, [5.0, 3.0, 4.0]))
-    assert kept(search) == {"t0/3": Keep.STATE, "t0/2": Keep.WEIGHTS}
+def test_a_running_trial_keeps_its_latest_states_and_its_best_weights() -> None:
+    search = search_of(trial_of(0, [5.0, 3.0, 4.0, 4.0, 4.0]))
+    assert kept(search) == {"t0/5": Keep.STATE, "t0/4": Keep.STATE, "t0/2": Keep.WEIGHTS}
 
 
 def test_what_is_stored_stays_until_something_later_is() -> None:
     search = search_of(trial_of(0, [5.0, 4.0, 3.0, 2.0]))
     found = kept(search, loadable={"t0/1", "t0/2"})
-    assert found == {"t0/4": Keep.STATE, "t0/2": Keep.STATE}
+    assert found == {"t0/4": Keep.STATE, "t0/2": Keep.STATE, "t0/1": Keep.STATE}
 
 
 @pytest.mark.parametrize("reason", [ExitReason.PAUSED, ExitReason.CRASHED])
@@ -129,7 +129,7 @@ def test_another_search_and_a_registered_version_have_their_say() -> None:
     mine = dataclasses.replace(mine, spec=spec_of(checkpoints=Checkpoints(keep_top=0)))
     assert kept(mine) == {}
     other = dataclasses.replace(search_of(trial_of(0, [5.0, 4.0])), name="other")
-    assert kept(mine, other) == {"t0/2": Keep.STATE}
+    assert kept(mine, other) == {"t0/2": Keep.STATE, "t0/1": Keep.STATE}
     assert kept(mine, registered=["t0/3"]) == {"t0/3": Keep.WEIGHTS}
 
 

@@ -1,0 +1,70 @@
+"""Ports that one ``hopetune up`` has chosen and no other may choose before they are listened on.
+
+A port is looked at when ``up`` begins and bound by its server up to half a minute later; another
+``up`` that begins in between (on another state directory) would find it free and take it as well.
+"""
+
+import contextlib
+import fcntl
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from usererror import UserError
+
+
+@contextlib.contextmanager
+def reservations(folder: Path | None = None) -> Iterator[Callable[[int], bool]]:
+    """Lends a function that reserves a port for as long as this context lasts.
+
+    A reservation is a lock on a file, so it ends with its holder and is never stale.
+
+    Args:
+        folder: where the files lie, the same for all who share the ports; None: this user's one
+            on this machine.
+
+    Yields:
+        ``reserve(port)``: True if the port is ours now (or was before), False if another
+        holds it.
+
+    Raises:
+        UserError: the folder cannot be used.
+    """
+    place = folder or Path(tempfile.gettempdir()) / f"hopetune-ports-{os.getuid()}"
+    _make_private(place)
+    with contextlib.ExitStack() as held:
+        mine: set[int] = set()
+
+        def reserve(port: int) -> bool:
+            if port in mine:
+                return True
+            # Python's handles are not inherited: a server that is started keeps no reservation.
+            handle = os.open(place / str(port), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(handle)
+                return False
+            held.callback(os.close, handle)
+            mine.add(port)
+            return True
+
+        yield reserve
+
+
+def _make_private(folder: Path) -> None:
+    """Make the folder; in a place that everybody may write to, nobody else's will do."""
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        raise UserError(str(folder), "cannot hold port reservations", got=str(error)) from error
+    if found.st_uid != os.getuid() or folder.is_symlink():
+        raise UserError(
+            str(folder),
+            "cannot hold port reservations",
+            got="a link" if folder.is_symlink() else f"a folder of user {found.st_uid}",
+            rule="a folder of your own",
+            remedy="have it removed, or name another place for temporary files with TMPDIR",
+        )
