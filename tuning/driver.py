@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cluster.settings import Settings, load_settings
+from tuning.capacity import at_a_time, gpus_of_a_trial
 from tuning.collecting import Collecting
 from tuning.conductor import Conductor
 from tuning.datasets import fingerprint_of
@@ -76,7 +77,7 @@ def _run(study: Study, storage: Storage, settings: Settings, projection: Project
 
     ray_nodes.connect(settings.require("ray_address"), namespace=f"hopetune-{study.name}")
     progress = ProgressLines()
-    gpus, parallel = _placement(study.spec, ray_nodes.gpus(), progress)
+    gpus = _gpus(study, ray_nodes.gpus(), progress)
     for text in study.earlier():
         progress.line(f"warm start: {text}")
     storing = Storing(_looks_into_the_store(settings), ray_nodes.bring)
@@ -84,6 +85,10 @@ def _run(study: Study, storage: Storage, settings: Settings, projection: Project
     collecting = _collecting(study.name, settings)
     if left := _latest_keys(study.record()):
         ray_nodes.bring(left)  # their nodes may get no worker of this driver
+
+    def under_way() -> int:
+        """How many trials may be: as many as the cluster has room for now."""
+        return at_a_time(study.spec.resources.parallel_trials, gpus, ray_nodes.gpus())
 
     def ask(why: str) -> None:
         driver.ask_to_end(why, at_once=True)
@@ -93,9 +98,9 @@ def _run(study: Study, storage: Storage, settings: Settings, projection: Project
         projection.start()
         collecting.start()
         try:
-            ray_tune.run_trials(driver, study.spec, gpus, parallel)
+            ray_tune.run_trials(driver, study.spec, gpus, under_way)
             while driver.has_lost_checkpoints():
-                ray_tune.run_trials(driver, study.spec, gpus, parallel)
+                ray_tune.run_trials(driver, study.spec, gpus, under_way)
             # Not where an exception passes: such a search has not ended, its next driver goes on.
             why = driver.ended_by
             study.finish_running(ExitReason.SEARCH_ENDED, why)
@@ -146,17 +151,20 @@ def _looks_into_the_store(settings: Settings) -> Callable[[str, bool], bool]:
     return is_stored
 
 
-def _placement(spec: SearchSpec, available: float, progress: ProgressLines) -> tuple[float, int]:
-    """GPUs for each trial, and how many trials run at a time on a cluster of ``available`` GPUs."""
-    wanted = spec.resources.gpus_per_trial
-    if wanted and not available:
+def _gpus(study: Study, offered: float, progress: ProgressLines) -> float:
+    """GPUs for each trial, on a cluster that has ``offered`` now."""
+    wanted = study.spec.resources.gpus_per_trial
+    gpus = gpus_of_a_trial(wanted, offered, has_had_gpus=study.has_had_gpus)
+    if gpus > offered:
+        progress.line(
+            f"NOTICE: the cluster has {offered:g} GPUs now, a trial asks for {gpus:g}; "
+            "this search has trained on GPUs and waits for their return"
+        )
+    elif gpus:
+        study.note_gpus()
+    elif wanted:
         progress.line("NOTICE: the cluster offers no GPU; trials run on CPUs")
-        return 0.0, spec.resources.parallel_trials or 1
-    if wanted > available:
-        rule = f"the cluster has {available:g}"
-        raise UserError("resources.gpus_per_trial", "more than there are", got=wanted, rule=rule)
-    at_a_time = int(available / wanted) if wanted else 1
-    return wanted, spec.resources.parallel_trials or at_a_time
+    return gpus
 
 
 def main() -> int:

@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 
 
 _AVOID = "avoid"
+_UNLIMITED = 1_000_000
 
 
 class _Unsaved:
@@ -55,20 +56,31 @@ class _Unsaved:
 
 
 class StudySearcher(_Unsaved, Searcher):  # type: ignore[misc]
-    """Ray Tune asks, the study answers."""
+    """Ray Tune asks, the study answers.
 
-    def __init__(self, events: SearchEvents, spec: SearchSpec) -> None:
+    Ray Tune's own limit on trials under way is a number for good; here it is asked for each time,
+    as the cluster grows and shrinks.
+    """
+
+    def __init__(
+        self, events: SearchEvents, spec: SearchSpec, under_way: Callable[[], int]
+    ) -> None:
         super().__init__()
         self._events = events
         self._spec = spec.model_dump_json()
+        self._most = under_way
+        self._under_way: set[str] = set()
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # noqa: ARG002
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if self._under_way and len(self._under_way) >= self._most():
+            return None  # Ray Tune asks again
         work = self._events.next_trial()
         if work is Idle.WAIT:
             return None  # Ray Tune asks again
         if isinstance(work, Idle):
             finished: str = Searcher.FINISHED
             return finished
+        self._under_way.add(trial_id)
         return {
             NUMBER: work.number,
             ATTEMPT: work.attempt,
@@ -79,9 +91,13 @@ class StudySearcher(_Unsaved, Searcher):  # type: ignore[misc]
         }
 
     def on_trial_complete(
-        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+        self,
+        trial_id: str,
+        result: dict[str, Any] | None = None,  # noqa: ARG002
+        error: bool = False,  # noqa: ARG002
     ) -> None:
         """Nothing to learn: the scheduler has told the study already."""
+        self._under_way.discard(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to keep: the study has it."""
@@ -255,10 +271,21 @@ def _resources(wanted: dict[str, float]) -> Callable[[dict[str, Any]], tune.Plac
     return of
 
 
-def run_trials(events: SearchEvents, spec: SearchSpec, gpus: float, parallel: int) -> None:
-    """Runs trials on the connected cluster until ``events`` says that the search has ended."""
+def run_trials(
+    events: SearchEvents, spec: SearchSpec, gpus: float, under_way: Callable[[], int]
+) -> None:
+    """Runs trials on the connected cluster until ``events`` says that the search has ended.
+
+    Args:
+        events: decides.
+        spec: of the search.
+        gpus: what each trial gets.
+        under_way: how many trials may be under way now; asked again and again.
+    """
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # the new output prints tables even at verbose=0
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # the driver has its own (tuning/signals.py)
+    # How many trials may wait for a worker at the same time; the searcher has the limit.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(_UNLIMITED)
     os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"  # the conductor tells of them
     # It warns that it finds no result files, which are switched off, and counts failed attempts as
     # failed trials: the study has the results.
@@ -271,10 +298,9 @@ def run_trials(events: SearchEvents, spec: SearchSpec, gpus: float, parallel: in
         tuner = tune.Tuner(
             tune.with_resources(HeadposeTrainable, resources),
             tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(events, spec),
+                search_alg=StudySearcher(events, spec, under_way),
                 scheduler=StudyScheduler(events, starts),
                 num_samples=-1,
-                max_concurrent_trials=parallel,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(

@@ -163,6 +163,16 @@ class Study:
         """Keeps which nodes get no trials any more, each with the reason in words."""
         self._study.set_user_attr("avoided_nodes", avoided)
 
+    def note_gpus(self) -> None:
+        """Keeps that the cluster had the GPUs which this search asks for."""
+        if not self.has_had_gpus:
+            self._study.set_user_attr("has_had_gpus", True)
+
+    @property
+    def has_had_gpus(self) -> bool:
+        """Whether a driver of this search, this one or one before it, found enough GPUs."""
+        return bool(self._study.user_attrs.get("has_had_gpus", False))
+
     def attempts(self, number: int) -> tuple[Attempt, ...]:
         """The attempts that were kept of an open trial, in their order."""
         kept = self._open[number].attempts

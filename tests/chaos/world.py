@@ -149,13 +149,16 @@ class World:
         wait_until(self._all_counted, START_PATIENCE_S, "the cluster knows its nodes", 0.5)
 
     def _all_counted(self) -> bool:
+        return {node.address for node in self.nodes} <= self.counted()
+
+    def counted(self) -> set[str]:
+        """Addresses of the nodes that the cluster takes for alive, the head's among them."""
         token = self.settings.ray_token_file
         assert token is not None
         headers = {"Authorization": f"Bearer {token.read_text('utf-8').strip()}"}
         url = f"{self.settings.require('ray_jobs_address')}/nodes?view=summary"
         summary = json.loads(http.get(url, headers))["data"]["summary"]
-        alive = {n["raylet"]["nodeManagerAddress"] for n in summary if _is_alive(n)}
-        return {node.address for node in self.nodes} <= alive
+        return {str(n["raylet"]["nodeManagerAddress"]) for n in summary if _is_alive(n)}
 
     def _node(self, index: int) -> Node:
         address = _address(index)
