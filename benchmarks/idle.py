@@ -148,7 +148,7 @@ def main() -> None:
         publish(data.folder, PLACE, Objects(settings))
         for backbone in given.networks:
             found = {}
-            for sampler in ("random", "tpe"):
+            for sampler in ("random", "tpe", "gp-curves"):
                 spec = spec_of(backbone, sampler, given.trials)
                 name = f"Hopetune, {sampler} proposals"
                 found[name] = ours(spec, settings, state / f"{backbone}-{sampler}.log")
