@@ -59,11 +59,10 @@ def test_a_node_that_joins_gets_trials_and_gpus_that_left_are_waited_for(short_p
         def trained(address: str) -> bool:
             return address in nodes_that_trained(cluster, "changing")
 
-        cluster.nodes = [first]
-        cluster.have_nodes()
+        first.start()
+        wait_until(lambda: first.address in cluster.counted(), PATIENCE_S, "a node is there")
         driver.start()
         wait_until(lambda: trained(first.address), PATIENCE_S, "a trial trains")
-        cluster.nodes = [first, second]
         second.start()
         wait_until(lambda: trained(second.address), PATIENCE_S, "the new node trains")
 
