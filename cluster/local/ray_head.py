@@ -4,12 +4,13 @@ import json
 import os
 import re
 import shutil
+import socket
 import sys
 from pathlib import Path
 
 from cluster.local import http
 from cluster.local.credentials import Credentials
-from cluster.local.ports import LOOPBACK, is_free
+from cluster.local.ports import LOOPBACK
 from cluster.local.server import Server, UnhealthyError
 from cluster.local.state import StateDir
 from cluster.settings import RAY_ON_LOOPBACK, SETTINGS_VARIABLE
@@ -128,5 +129,8 @@ def _check(ports: dict[str, int], token: str) -> None:
         raise UnhealthyError(f"GET {url}: unexpected answer") from error
     if "ALIVE" not in states:
         raise UnhealthyError("no living node yet")
-    if is_free(ports["agent"]):
-        raise UnhealthyError("the agent, which takes jobs, does not listen yet")
+    try:
+        # Not by trying to bind: that could take the port in the very moment when the agent comes.
+        socket.create_connection((LOOPBACK, ports["agent"]), timeout=1.0).close()
+    except OSError as error:
+        raise UnhealthyError("the agent, which takes jobs, does not listen yet") from error
