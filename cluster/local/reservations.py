@@ -29,7 +29,7 @@ def reservations(folder: Path | None = None) -> Iterator[Callable[[int], bool]]:
         holds it.
 
     Raises:
-        UserError: the folder cannot be used.
+        UserError: the folder, or a file in it, cannot be used.
     """
     place = folder or Path(tempfile.gettempdir()) / f"hopetune-ports-{os.getuid()}"
     _make_private(place)
@@ -40,7 +40,11 @@ def reservations(folder: Path | None = None) -> Iterator[Callable[[int], bool]]:
             if port in mine:
                 return True
             # Python's handles are not inherited: a server that is started keeps no reservation.
-            handle = os.open(place / str(port), os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+            try:
+                handle = os.open(place / str(port), flags, 0o600)
+            except OSError as error:
+                raise _unusable(place / str(port), str(error)) from error
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -59,12 +63,17 @@ def _make_private(folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
     except OSError as error:
-        raise UserError(str(folder), "cannot hold port reservations", got=str(error)) from error
+        raise _unusable(folder, str(error)) from error
     if found.st_uid != os.getuid() or folder.is_symlink():
-        raise UserError(
-            str(folder),
-            "cannot hold port reservations",
-            got="a link" if folder.is_symlink() else f"a folder of user {found.st_uid}",
-            rule="a folder of your own",
-            remedy="have it removed, or name another place for temporary files with TMPDIR",
-        )
+        owner = "a link" if folder.is_symlink() else f"a folder of user {found.st_uid}"
+        raise _unusable(folder, owner)
+
+
+def _unusable(place: Path, got: str) -> UserError:
+    return UserError(
+        str(place),
+        "cannot hold port reservations",
+        got=got,
+        rule="a place of your own that can be written to",
+        remedy="have it removed, or name another place for temporary files with TMPDIR",
+    )

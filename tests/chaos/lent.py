@@ -33,7 +33,9 @@ class LentWorld(World):
         self.file = write_file(self.root / "search.yaml", self.size)
 
     def close(self) -> None:
-        """Ends nothing but the connection."""
+        """Ends the drivers that were started here, and the connection."""
+        for driver in self._drivers:
+            driver.kill()
         self.watcher.close()
 
     def driver(self, search: str) -> Driver:
@@ -43,7 +45,8 @@ class LentWorld(World):
                 for trunk in {epoch.key.split("/")[0] for epoch in trial.epochs.values()}:
                     self.store.delete_below(f"checkpoints/{trunk}/")
         self.searches.append(search)
-        return Driver(self.file, search, self.operator_environment())
+        self._drivers.append(Driver(self.file, search, self.operator_environment()))
+        return self._drivers[-1]
 
     def changes(self) -> list[Change]:
         """No gate has seen them; the manifests that were left tell when they were written."""

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -47,7 +46,7 @@ class Node:
         command = [
             *(sys.executable, "-c", _RAY, "start", "--block"),
             *(f"--address={self._head}", f"--node-ip-address={self.address}"),
-            f"--dashboard-agent-listen-port={_free_port(self.address)}",
+            "--dashboard-agent-listen-port=0",  # any that is free
             *("--num-gpus=1", "--num-cpus=1", "--min-worker-port=0", "--max-worker-port=0"),
             *(f"--object-store-memory={_OBJECT_STORE_BYTES}", "--disable-usage-stats"),
             # Of its own: nodes that start at the same time would take each other's sockets.
@@ -85,7 +84,7 @@ class Node:
 
     @property
     def is_started(self) -> bool:
-        """Whether it is up or on its way."""
+        """Whether it is up or on its way; Ray gives up a start that takes more than 30 s."""
         return self._process is not None and self._process.poll() is None
 
     @property
@@ -166,8 +165,3 @@ def _name(process: psutil.Process) -> str:
         if process.status() != psutil.STATUS_ZOMBIE:
             return Path(process.cmdline()[0].split(" ")[0]).name
     return ""
-
-
-def _free_port(address: str) -> int:
-    with socket.create_server((address, 0)) as probe:
-        return int(probe.getsockname()[1])

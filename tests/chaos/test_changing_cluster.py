@@ -14,6 +14,8 @@ from tuning.records import SearchRecord
 from tuning.storage import Storage
 
 PATIENCE_S = 300.0
+POLL_S = 1.0
+"""Reading the study takes a good part of that on a busy machine."""
 SIZE = Size(faces=40, trials=4, epochs=5000)
 """More than is ever trained: however long a node takes to join, there is work for it."""
 
@@ -59,12 +61,11 @@ def test_a_node_that_joins_gets_trials_and_gpus_that_left_are_waited_for(short_p
         def trained(address: str) -> bool:
             return address in nodes_that_trained(cluster, "changing")
 
-        first.start()
-        wait_until(lambda: first.address in cluster.counted(), PATIENCE_S, "a node is there")
+        cluster.join(first)
         driver.start()
-        wait_until(lambda: trained(first.address), PATIENCE_S, "a trial trains")
-        second.start()
-        wait_until(lambda: trained(second.address), PATIENCE_S, "the new node trains")
+        wait_until(lambda: trained(first.address), PATIENCE_S, "a trial trains", POLL_S)
+        cluster.join(second)
+        wait_until(lambda: trained(second.address), PATIENCE_S, "the new node trains", POLL_S)
 
         driver.kill()
         for node in cluster.nodes:
@@ -78,9 +79,12 @@ def test_a_node_that_joins_gets_trials_and_gpus_that_left_are_waited_for(short_p
             PATIENCE_S,
             "the driver says that it waits",
         )
-        first.start()
+        cluster.join(first)
         wait_until(
-            lambda: epochs(cluster, "changing") > trained_before, PATIENCE_S, "it trains again"
+            lambda: epochs(cluster, "changing") > trained_before,
+            PATIENCE_S,
+            "it trains again",
+            POLL_S,
         )
         stopped = hopetune("stop", "changing", environment=cluster.operator_environment())
         assert stopped.returncode == 0, stopped.stderr

@@ -54,6 +54,7 @@ class World:
         self.root = root
         self.size = size
         self._count = nodes
+        self._drivers: list[Driver] = []
         self.nodes: list[Node] = []
         self.state = root / "state"
         self.searches: list[str] = []
@@ -80,6 +81,8 @@ class World:
 
     def close(self) -> None:
         """Ends all that was started here, and nothing else."""
+        for driver in self._drivers:
+            driver.kill()
         for node in self.nodes:
             node.end()
             node.give_disk_back()
@@ -100,7 +103,8 @@ class World:
         self.searches.append(search)
         for node in self.nodes:
             self._write_settings(node, search)
-        return Driver(self.file, search, self.driver_environment())
+        self._drivers.append(Driver(self.file, search, self.driver_environment()))
+        return self._drivers[-1]
 
     def operator_environment(self) -> dict[str, str]:
         """Of a command that needs no gate."""
@@ -144,12 +148,21 @@ class World:
 
     def have_nodes(self) -> None:
         """Starts those that are not up, and waits until the cluster counts all of them."""
-        self.start_nodes()
-        wait_until(lambda: all(n.is_up for n in self.nodes), START_PATIENCE_S, "nodes are up")
-        wait_until(self._all_counted, START_PATIENCE_S, "the cluster knows its nodes", 0.5)
+        self.join(*self.nodes)
 
-    def _all_counted(self) -> bool:
-        return {node.address for node in self.nodes} <= self.counted()
+    def join(self, *nodes: Node) -> None:
+        """Starts those of these nodes that are not up, again where Ray gave a start up, and waits
+        until the cluster counts them."""
+
+        def are_counted() -> bool:
+            for node in nodes:
+                if not node.is_started:
+                    node.start()
+            up = all(node.is_up for node in nodes)
+            return up and {node.address for node in nodes} <= self.counted()
+
+        names = " and ".join(node.address for node in nodes)
+        wait_until(are_counted, START_PATIENCE_S, f"the cluster counts {names}", 0.5)
 
     def counted(self) -> set[str]:
         """Addresses of the nodes that the cluster takes for alive, the head's among them."""

@@ -63,3 +63,9 @@ def test_somebody_elses_folder_is_refused(tmp_path: Path) -> None:
         os.chown(theirs, 12345, -1)
         with pytest.raises(UserError, match="of user 12345"), reservations(theirs):
             pass
+
+
+def test_a_file_that_cannot_be_locked_is_named(tmp_path: Path) -> None:
+    (tmp_path / "5000").symlink_to("/dev/null")
+    with reservations(tmp_path) as reserve, pytest.raises(UserError, match="5000: cannot hold"):
+        reserve(5000)
