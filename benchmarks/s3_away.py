@@ -100,6 +100,7 @@ def run(arguments: argparse.Namespace, settings: Settings, folder: Path) -> str:
     if search is None:
         raise RuntimeError("the search is gone")
     epochs_s = [e.metrics["epoch_seconds"] for t in search.trials for e in t.epochs]
+    usual_s = statistics.median(epochs_s)
     gaps = waits(search.trials)
     during = [gap for at, gap in gaps if began < at < ended + max(epochs_s)]
     other = [gap for at, gap in gaps if not began < at < ended + max(epochs_s)]
@@ -109,14 +110,14 @@ def run(arguments: argparse.Namespace, settings: Settings, folder: Path) -> str:
         f"{search.count('COMPLETE')} of {arguments.trials}",
         sum(len(t.attempts) > 1 for t in search.trials),
         reports,
-        f"{statistics.median(epochs_s):.1f}",
+        f"{usual_s:.1f}",
         f"{max(during, default=0.0):.1f}",
         f"{max(other, default=0.0):.1f}",
     )
-    is_met = search.count("COMPLETE") == arguments.trials and max(during) <= max(epochs_s)
+    is_met = search.count("COMPLETE") == arguments.trials and max(during) <= usual_s
     columns = (
         *("S3 away, s", "trials complete", "tried again", "epochs reported meanwhile"),
-        *("an epoch, s", "longest wait of a worker, s", "longest wait at other times, s"),
+        *("an epoch (median), s", "longest wait of a worker, s", "longest wait at other times, s"),
     )
     verdict = "met" if is_met and code == 0 else "missed"
     aim = "no trial fails, no worker waits longer than an epoch"
