@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from usererror import UserError
 
 #: Part of the name of every checkpoint: to be raised by whatever changes what an epoch computes.
-TRAINING_CODE_VERSION = "2"
+TRAINING_CODE_VERSION = "3"
 
 Centres = Literal["unbiased", "hopenet"]
 Precision = Literal["fp32", "bf16"]

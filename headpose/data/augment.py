@@ -8,6 +8,7 @@ Letters: N images, S side of the stored crops, P side of a view, both in pixels.
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -189,9 +190,17 @@ def _blur(pixels: Tensor) -> Tensor:
     """A Gaussian that is as wide, in shares of the side, as the original's blur. (N, 3, P, P)"""
     sigma = _BLUR_SIGMA_OF_SIDE * pixels.shape[-1]
     radius = max(1, math.ceil(3 * sigma))
-    offsets = torch.arange(-radius, radius + 1, device=pixels.device, dtype=pixels.dtype)
-    kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
-    kernel = (kernel / kernel.sum()).expand(3, 1, 1, -1)
+    heights = [math.exp(-((x / sigma) ** 2) / 2) for x in range(-radius, radius + 1)]
+    weights = [height / sum(heights) for height in heights]
     padded = F.pad(pixels, (radius,) * 4, mode="replicate")
-    rows = F.conv2d(padded, kernel, groups=3)
-    return F.conv2d(rows, kernel.transpose(2, 3), groups=3)
+    return _weighted(_weighted(padded, weights, dim=3), weights, dim=2)
+
+
+def _weighted(pixels: Tensor, weights: Sequence[float], dim: int) -> Tensor:
+    """Weighted sums of neighbours along a side, which gets shorter by all weights but one. Shifted
+    slices, for on a CPU they take a third to a tenth of the time of a convolution."""
+    length = pixels.shape[dim] - len(weights) + 1
+    sums = pixels.narrow(dim, 0, length) * weights[0]
+    for start, weight in enumerate(weights[1:], start=1):
+        sums.add_(pixels.narrow(dim, start, length), alpha=weight)
+    return sums

@@ -14,6 +14,7 @@ from headpose.data.augment import (
     IMAGENET_STD,
     Augmentation,
     Views,
+    _blur,
     _grid,
     _normalisation,
     central_views,
@@ -205,6 +206,18 @@ def test_blur_softens_only_the_chosen_and_keeps_the_brightness() -> None:
     assert float(soft.sum()) == pytest.approx(float(sharp.sum()), rel=1e-3)
     untouched = brightness(render(images, views, VIEW_PX))[1]
     assert torch.equal(sharp, untouched)
+
+
+def test_blur_is_a_gaussian_with_the_edge_repeated() -> None:
+    for view_px in (4, 32, 224):
+        pixels = 255 * torch.rand(2, 3, view_px, view_px, generator=seeded())
+        sigma = 1.66 / 300 * view_px
+        radius = max(1, math.ceil(3 * sigma))
+        heights = torch.exp(-(torch.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
+        kernel = torch.outer(heights, heights) / heights.sum() ** 2
+        padded = torch.nn.functional.pad(pixels, (radius,) * 4, mode="replicate")
+        expected = torch.nn.functional.conv2d(padded, kernel.expand(3, 1, -1, -1), groups=3)
+        torch.testing.assert_close(_blur(pixels), expected, rtol=0, atol=1e-3)
 
 
 def test_the_grid_is_that_of_pytorch_to_rounding() -> None:
