@@ -54,7 +54,7 @@ class Sampler(Strict):
         "random",
         "grid",
     ] = "gp-curves"
-    startup_trials: int = Field(default=12, ge=0)
+    startup_trials: int = Field(default=8, ge=0)
     """Random proposals before a model is trusted."""
     random_share: float = Field(default=0.0, ge=0, le=1)
     """Share of later proposals that stays random, so that no corner is given up for ever. With
@@ -81,8 +81,6 @@ class Stopping(Strict):
     """Epochs at which trials are compared, instead of `first_rung` times powers of `factor`."""
     compare: Literal["forecast", "best"] = "forecast"
     """`promotion`, `stopping`, `hyperband`: by where a curve is heading, or by its best so far."""
-    quota: bool = True
-    """`promotion`: never lets more than one in `factor` go on, however good the latest ones are."""
     protect_until: int = Field(default=0, ge=0)
     """`try_first` trials are neither paused nor stopped before this epoch."""
 

@@ -56,8 +56,6 @@ class Rung:
     def __init__(self) -> None:
         self._entries: list[tuple[float, int]] = []
         self._value: dict[int, float] = {}
-        self.finite = 0
-        """Entries that are numbers."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -71,7 +69,6 @@ class Rung:
             return
         self._value[trial] = value if math.isfinite(value) else math.inf
         insort(self._entries, self.entry(trial))
-        self.finite += math.isfinite(value)
 
     def entry(self, trial: int) -> tuple[float, int]:
         return self._value[trial], trial

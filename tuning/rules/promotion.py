@@ -16,7 +16,6 @@ from tuning.spec import Stopping
 class Promotion:
     def __init__(self, settings: Stopping, last_epoch: int) -> None:
         self._factor = settings.factor
-        self._quota = settings.quota
         self._standing = Standing(settings, last_epoch)
         self._rungs = {epoch: Rung() for epoch in rungs(settings, last_epoch)}
         self._waiting: dict[int, list[tuple[float, int]]] = {epoch: [] for epoch in self._rungs}
@@ -47,15 +46,6 @@ class Promotion:
         return None
 
     def _leads(self, epoch: int, trial: int) -> bool:
-        """Whether it is among the best ``1/factor`` that came to the rung, and no more than
-        ``1/factor`` of them have gone on. The latter makes a difference where proposals get better:
-        each is among the best when it comes, so without it nearly all of them would go on."""
+        """Whether it is among the best ``1/factor`` that came to the rung."""
         rung = self._rungs[epoch]
-        allowed = len(rung) // self._factor
-        if rung.rank(trial) >= allowed:
-            return False
-        if not self._quota:
-            return True
-        waiting = self._waiting[epoch]
-        itself = rung.entry(trial) not in waiting
-        return rung.finite - len(waiting) - itself < allowed
+        return rung.rank(trial) < len(rung) // self._factor

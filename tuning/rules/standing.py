@@ -1,17 +1,24 @@
 """What a rung compares of a trial: its best error so far, or where its curve is heading.
 
-Early errors mislead where what learns slowly ends better: a large network, a low rate. Two equal
-steps of a curve say how fast its gains fade; were they to go on fading at that pace, it would end
-at the forecast. That is exact for an exponential approach (Aitken's process, 1926). Where a curve
-does not fall, its best error so far stands.
+Early errors mislead where what learns slowly ends better: a large network, a low rate. The means of
+a curve's three thirds (means, as single epochs jump) say how fast its gains fade; were they to go
+on fading at that pace, its last such stretch would have the forecast as its mean. That is exact for
+an exponential approach (Aitken's process, 1926). Where a curve is short or does not fall, its best
+error so far stands.
 """
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 
 from tuning.spec import Stopping
 
-SLOWEST_FADING = 0.95  # untuned: a ratio of gains near one would forecast any depth
+FEWEST_EPOCHS = 2
+"""Of a third of a curve. Single epochs jump: forecasts of real curves by three of them led to worse
+choices than the best error so far (benchmarks/results/search_default_tuning)."""
+SLOWEST_FADING = 0.6
+"""From one third to the next. A ratio near one, which chance brings about, would forecast any
+depth; measured with the above."""
 DEEPEST = 0.2  # untuned: no forecast below this share of the best error so far
 
 
@@ -34,16 +41,16 @@ class Standing:
 
 
 def forecast(curve: Sequence[float], last_epoch: int) -> float:
-    """The error (degrees) at which a curve will be after ``last_epoch``, by its latest two steps of
-    a third of its length each; infinite where it does not tell."""
-    step = len(curve) // 3
-    if step == 0:
+    """The mean error (degrees) that a curve will have over its last epochs up to ``last_epoch``, as
+    many as a third of what is known of it; infinite where it does not tell."""
+    length = len(curve) // 3
+    if length < FEWEST_EPOCHS:
         return math.inf
-    before, middle, now = curve[-1 - 2 * step], curve[-1 - step], curve[-1]
+    before, middle, now = (fmean(curve[len(curve) - i * length :][:length]) for i in (3, 2, 1))
     first, second = before - middle, middle - now
     if not (math.isfinite(first) and math.isfinite(second) and first > 0 and second > 0):
         return math.inf
     fading = min(second / first, SLOWEST_FADING)
-    steps_left = (last_epoch - len(curve)) / step
+    steps_left = (last_epoch - len(curve)) / length
     gain: float = second * fading * (1 - fading**steps_left) / (1 - fading)
     return max(now - gain, DEEPEST * min(v for v in curve if math.isfinite(v)))
