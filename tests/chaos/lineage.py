@@ -23,6 +23,8 @@ class Run:
     epoch: int
     seconds: float
     seen_s: float
+    node: str = ""
+    """Whose upload showed it first; empty where the study did."""
     stored: dict[str, tuple[float, str]] = field(default_factory=dict)
     """When checkpoints that hold it were whole in the store, and the node that they came from, by
     their keys: its own one, and those of later epochs that came from it."""
@@ -46,6 +48,16 @@ class Run:
         ]
         return min(there, default=None)
 
+    def attempt_s(self, trial: Trial) -> float:
+        """When the attempt began that it belongs to: the latest one, on the node that showed it.
+
+        What a worker trained before it died may come to light after its successor's, when another
+        process of its node brings it to a store that was away.
+        """
+        begun = [attempt for attempt in trial.attempts if attempt[0] <= self.seen_s]
+        there = [at_s for at_s, node in begun if node == self.node]
+        return max(there or [at_s for at_s, _ in begun], default=0.0)
+
 
 def _was_late(trial: Trial, stored_s: float, node: str, again_s: float) -> bool:
     """Whether the attempt that was at work when another node stored something still was later."""
@@ -58,9 +70,9 @@ def runs_of(log: Iterable[Change], trials: Sequence[Trial]) -> dict[tuple[int, i
     """All training runs by trial and epoch, the first one first."""
     found: dict[tuple[int, int, tuple[float, ...]], Run] = {}
 
-    def saw(trial: int, epoch: int, metrics: dict[str, float], at_s: float) -> Run:
+    def saw(trial: int, epoch: int, metrics: dict[str, float], at_s: float, node: str = "") -> Run:
         name = (trial, epoch, tuple(metrics[n] for n in TIMING))
-        run = found.setdefault(name, Run(trial, epoch, metrics["epoch_seconds"], at_s))
+        run = found.setdefault(name, Run(trial, epoch, metrics["epoch_seconds"], at_s, node))
         run.seen_s = min(run.seen_s, at_s)
         return run
 
@@ -86,13 +98,15 @@ def runs_of(log: Iterable[Change], trials: Sequence[Trial]) -> dict[tuple[int, i
         if owner is None:
             continue
         for number, metrics in enumerate(history, start=1):
-            run = saw(owner, number, metrics, put.at_s)
+            run = saw(owner, number, metrics, put.at_s, put.client)
             if put.status == 200:
                 run.stored.setdefault(key, (put.at_s, put.client))
     for run in found.values():
         run.collected = {key: removed[key] for key in run.stored if key in removed}
     by_epoch: dict[tuple[int, int], list[Run]] = {}
-    for run in sorted(found.values(), key=lambda run: run.seen_s):
+    by_number = {trial.number: trial for trial in trials}
+    order = {id(run): (run.attempt_s(by_number[run.trial]), run.seen_s) for run in found.values()}
+    for run in sorted(found.values(), key=lambda run: order[id(run)]):
         by_epoch.setdefault((run.trial, run.epoch), []).append(run)
     return by_epoch
 

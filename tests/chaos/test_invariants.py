@@ -19,11 +19,11 @@ def trial(number: int = 0, state: str = "COMPLETE") -> Trial:
     return Trial(number, {"alpha": 0.5}, state, 5.0, "completed", set(), epochs, curve)
 
 
-def stored(at_s: float, key: str, *seconds: float, method: str = "PUT") -> Change:
+def stored(at_s: float, key: str, *seconds: float, method: str = "PUT", node: str = "n1") -> Change:
     history = [metrics(s) for s in seconds]
     body = json.dumps({"key": key, "history": history}).encode()
     name = "manifest.json" if method == "PUT" else "optimiser-1.safetensors"
-    return Change(at_s, "n1", method, f"/hopetune/checkpoints/{key}/{name}", 200, body)
+    return Change(at_s, node, method, f"/hopetune/checkpoints/{key}/{name}", 200, body)
 
 
 def hit(at_s: float, damaged: set[str] | None = None) -> Hit:
@@ -51,12 +51,30 @@ def test_what_a_node_stored_that_had_been_given_up_may_be_in_flight_elsewhere() 
     def found(*attempts: tuple[float, str]) -> list[str]:
         one = trial()
         one.attempts = ((1.0, "n1"), *attempts)
-        return nothing_trained_twice([FIRST, AGAIN], [one], [hit(15.0)])
+        again = stored(30.0, "trunk/2", 1.5, 2.0, node=attempts[-1][1] if attempts else "n1")
+        return nothing_trained_twice([FIRST, again], [one], [hit(15.0)])
 
     assert found(late) == [], "n1 stored it at 11 s, when n2 had been at it since 5 s"
     assert found()
     assert found(in_time)
     assert found(late, next_one), "whoever began at 14 s could find it"
+
+
+def test_what_a_dead_worker_left_on_its_disk_counts_as_trained_before_its_successor_was() -> None:
+    """Another process of its node brings it, long after the second fault: of the store."""
+
+    def found(*, at_s: float) -> list[str]:
+        one = trial()  # its epoch 1 is reported at 10 s
+        one.attempts = ((1.0, "n1"), (8.0, "n2"))
+        left = stored(at_s, "trunk/1", 1.5, node="n1")
+        its_own = stored(10.5, "trunk/1", 1.0, node="n2")
+        died, store = hit(7.0), Hit(8, "kill S3", "s", "", 11.0)
+        return nothing_trained_twice([left, its_own], [one], [died, store])
+
+    assert found(at_s=20.0) == []
+    assert found(at_s=6.0) == [
+        "work: trial 0 epoch 1 was stored 1.0 s before fault 7 and trained again"
+    ]
 
 
 def test_what_was_damaged_or_collected_may_be_trained_again() -> None:
