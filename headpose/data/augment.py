@@ -191,7 +191,8 @@ def _blur(pixels: Tensor) -> Tensor:
     sigma = _BLUR_SIGMA_OF_SIDE * pixels.shape[-1]
     radius = max(1, math.ceil(3 * sigma))
     heights = [math.exp(-((x / sigma) ** 2) / 2) for x in range(-radius, radius + 1)]
-    weights = [height / sum(heights) for height in heights]
+    total = sum(heights)
+    weights = [height / total for height in heights]
     padded = F.pad(pixels, (radius,) * 4, mode="replicate")
     return _weighted(_weighted(padded, weights, dim=3), weights, dim=2)
 

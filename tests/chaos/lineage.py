@@ -105,8 +105,9 @@ def runs_of(log: Iterable[Change], trials: Sequence[Trial]) -> dict[tuple[int, i
         run.collected = {key: removed[key] for key in run.stored if key in removed}
     by_epoch: dict[tuple[int, int], list[Run]] = {}
     by_number = {trial.number: trial for trial in trials}
-    order = {id(run): (run.attempt_s(by_number[run.trial]), run.seen_s) for run in found.values()}
-    for run in sorted(found.values(), key=lambda run: order[id(run)]):
+    for run in sorted(
+        found.values(), key=lambda run: (run.attempt_s(by_number[run.trial]), run.seen_s)
+    ):
         by_epoch.setdefault((run.trial, run.epoch), []).append(run)
     return by_epoch
 

@@ -14,7 +14,7 @@ def last_key(config: TrainConfig, epochs: int = 1) -> str:
     return prefix_keys(config, DATA, epochs)[-1]
 
 
-def test_keys_are_those_of_the_first_stores() -> None:
+def test_what_was_stored_by_this_training_code_keeps_its_keys() -> None:
     """As of this version of the training code; to be changed with TRAINING_CODE_VERSION alone."""
     trunk = "ad29ff2060ead09275402f7f8e40fa50"
     assert prefix_keys(TrainConfig(), DATA, 2) == [

@@ -3,8 +3,8 @@
 Early errors mislead where what learns slowly ends better: a large network, a low rate. The means of
 a curve's three thirds (means, as single epochs jump) say how fast its gains fade; were they to go
 on fading at that pace, its last such stretch would have the forecast as its mean. That is exact for
-an exponential approach (Aitken's process, 1926). Where a curve is short or does not fall, its best
-error so far stands.
+an exponential approach (Aitken's process, 1926) that fades at least as fast as ``SLOWEST_FADING``.
+Where a curve is short or does not fall, its best error so far stands.
 """
 
 import math
