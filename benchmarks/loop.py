@@ -33,7 +33,12 @@ GPU_CASES = (("resnet18", 224), ("resnet50", 224), ("mobilenet_v2", 224))
 AIM = {"cpu": 0.97, "cuda": 0.95}
 
 
-def bare_steps(training: Training, data: PreparedSet, config: TrainConfig) -> Callable[[int], None]:
+def bare_steps(
+    training: Training,
+    data: PreparedSet,
+    config: TrainConfig,
+    layout: torch.memory_format = torch.channels_last,
+) -> Callable[[int], None]:
     """Steps on one batch that is rendered already."""
     device = training._device
     views = draw_views(
@@ -43,7 +48,7 @@ def bare_steps(training: Training, data: PreparedSet, config: TrainConfig) -> Ca
         torch.Generator().manual_seed(0),
     ).on(device)
     images_u8 = training._images.batch(torch.arange(config.batch_size))
-    seen = render(images_u8, views, config.image_px).contiguous(memory_format=torch.channels_last)
+    seen = render(images_u8, views, config.image_px).contiguous(memory_format=layout)
 
     def run(steps: int) -> None:
         training._net.train()

@@ -1,9 +1,9 @@
 """A data pipeline as the published head-pose trainers have it, to compare with.
 
-For every image, in every epoch: read the .mat, decode the jpg, cut the box by the landmarks with a
-random looseness, flip, blur, resize to 240, cut 224 at random, to a normalised tensor; batches are
-put together from a list. Written anew after the description of those loaders (Hopenet's transforms
-and box, see ``headpose/data/crops.py``).
+For every image, in every epoch: decode the jpg, read the .mat for the landmarks and again for the
+pose, cut the box by the landmarks with a random looseness, flip, blur, resize to 240, cut 224 at
+random, to a normalised tensor; batches are put together from a list. Written anew after
+``code/datasets.py`` and ``code/train_hopenet.py`` of github.com/natanielruiz/deep-head-pose.
 """
 
 from collections.abc import Iterator
@@ -15,6 +15,9 @@ import torch
 from PIL import Image, ImageFilter
 from torch import Tensor
 from torchvision import transforms
+
+# The loader processes of Hopenet's trainer.
+PUBLISHED_WORKERS = 2
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -41,8 +44,7 @@ class PilDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor, Tensor]]):
         """(3, P, P) float32, (3,) bin labels, (3,) degrees."""
         stem = self._stems[index]
         image = Image.open(f"{stem}.jpg").convert("RGB")
-        fields = scipy.io.loadmat(f"{stem}.mat")
-        x, y = fields["pt2d"]
+        x, y = scipy.io.loadmat(f"{stem}.mat")["pt2d"]
         k = self._rng.random() * 0.2 + 0.2
         x_min, y_min, x_max, y_max = min(x), min(y), max(x), max(y)
         x_min -= 0.6 * k * abs(x_max - x_min)
@@ -50,7 +52,7 @@ class PilDataset(torch.utils.data.Dataset[tuple[Tensor, Tensor, Tensor]]):
         x_max += 0.6 * k * abs(x_max - x_min)
         y_max += 0.6 * k * abs(y_max - y_min)
         image = image.crop((int(x_min), int(y_min), int(x_max), int(y_max)))
-        pitch, yaw, roll = np.rad2deg(fields["Pose_Para"][0][:3])
+        pitch, yaw, roll = np.rad2deg(scipy.io.loadmat(f"{stem}.mat")["Pose_Para"][0][:3])
         if self._rng.random() < 0.5:
             yaw, roll = -yaw, -roll
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

@@ -32,8 +32,8 @@ _AHEAD = 2
 class ImageSource:
     """Gives any rows of a prepared set as a tensor on the device.
 
-    On a GPU with room the whole set is kept there; else rows are gathered from the mapped file
-    into pinned memory by a thread, and copied while the device computes. A source may serve any
+    On a GPU with room the whole set is kept there; else a thread gathers rows from the mapped file
+    into pinned memory and has them copied while the device computes. A source may serve any
     number of trainings, one after the other or at once.
 
     Args:
@@ -78,8 +78,18 @@ class ImageSource:
         if self._resident is not None or self._device.type != "cuda":
             yield from map(self.batch, wanted)
             return
-        for gathered in ahead(self._gathered, wanted):
-            yield gathered.to(self._device, non_blocking=True)
+        # Copies in the stream of the steps would wait for them, and they for the copies.
+        copies = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+
+        def fetched(rows: Tensor) -> tuple[Tensor, torch.cuda.Event]:
+            with torch.cuda.stream(copies):
+                return self.batch(rows), copies.record_event()
+
+        for images, copied in ahead(fetched, wanted):
+            steps = torch.cuda.current_stream(self._device)
+            steps.wait_event(copied)
+            images.record_stream(steps)  # its memory is not given away before its step is done
+            yield images
 
     def _gathered(self, rows: Tensor) -> Tensor:
         """(N, S, S, 3) on the CPU; in pinned memory where a GPU will fetch it."""

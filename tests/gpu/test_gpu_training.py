@@ -13,7 +13,7 @@ from headpose.data import sources
 from headpose.data.augment import central_views
 from headpose.data.manifest import PrepareSettings
 from headpose.data.prepared import PreparedSet, prepare
-from headpose.data.sources import ImageSource
+from headpose.data.sources import ImageSource, Keep
 from headpose.training import Training
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "headpose"))
@@ -46,6 +46,22 @@ def test_batches_are_the_rows_of_the_set(
     batch = ImageSource(faces, torch.device("cuda")).batch(rows)
     assert batch.device.type == "cuda"
     np.testing.assert_array_equal(batch.cpu().numpy(), faces.images_u8[rows.numpy()])
+
+
+@pytest.mark.parametrize("keep", ["always", "never"])
+def test_batches_are_whole_when_they_are_used(faces: PreparedSet, keep: Keep) -> None:
+    """Copied in a stream of their own: neither used too early nor overwritten too soon."""
+    order = torch.arange(200) % len(faces)
+    parts = [order[start : start + 8] for start in range(0, 200, 8)]
+    busy = torch.rand(2000, 2000, device="cuda")
+    sums = []
+    for batch in ImageSource(faces, torch.device("cuda"), keep).batches(parts):
+        for _ in range(5):
+            busy = busy @ busy / busy.norm()
+        sums.append(batch.long().sum(dim=(1, 2, 3)))
+        del batch
+    expected = faces.images_u8[order.numpy()].sum(axis=(1, 2, 3), dtype=np.int64)
+    np.testing.assert_array_equal(torch.cat(sums).cpu().numpy(), expected)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
