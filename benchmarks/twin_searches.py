@@ -22,6 +22,9 @@ Fixed before any test figure was seen, but for what is told below of rotation:
 - **The checkpoint** of a trial is that of its best validation epoch, as in `hopetune promote`.
 - **Networks** are those that two cores train in minutes; from scratch, as no ImageNet weights are
   at hand here. Inception v4 needs 75 px and is left out.
+- **Decay, joint, latency** were added last. The joint search begins with the base, has the networks
+  that learn anything here in ten epochs, ranges about the base's rates, and the default search and
+  early stopping; error against latency has the sampler and the rule of its search file.
 - **Two-step** keeps the papers' proportion, 25 of 30 epochs with a frozen stem: 5 of 6, with the
   quickstart's own decay for 6 epochs.
 
@@ -60,11 +63,14 @@ BASE: dict[str, object] = {
 
 @dataclass(frozen=True)
 class TwinSearch:
-    """One search; ``settings`` replaces settings of the base."""
+    """One search: a whole grid over ``choices``, but for ``sections``, which replace those of the
+    search file; ``settings`` replaces settings of the base."""
 
     name: str
     choices: Mapping[str, list[object]]
     settings: Mapping[str, object] = field(default_factory=dict)
+    ranges: Mapping[str, object] = field(default_factory=dict)
+    sections: Mapping[str, object] = field(default_factory=dict)
     train: str = PLAIN
     epochs: int = EPOCHS
     one_at_a_time: bool = False
@@ -72,6 +78,8 @@ class TwinSearch:
     def spec(self, folder: str) -> dict[str, object]:
         """The content of its search file; ``folder`` holds the prepared sets."""
         fixed = {**BASE, **self.settings}
+        choices = {name: {"choices": values} for name, values in self.choices.items()}
+        parameters = {**choices, **self.ranges}
         count = 1
         for values in self.choices.values():
             count *= len(values)
@@ -82,8 +90,8 @@ class TwinSearch:
                 "test": f"{folder}/{TEST}",
                 "validation_fraction": 0.15,  # as the quickstart
             },
-            "parameters": {name: {"choices": values} for name, values in self.choices.items()},
-            "fixed": {name: value for name, value in fixed.items() if name not in self.choices},
+            "parameters": parameters,
+            "fixed": {name: value for name, value in fixed.items() if name not in parameters},
             "sampler": {"name": "grid"},
             "stopping": {"rule": "none"},
             "budget": {"trials": count, "epochs": self.epochs},
@@ -92,6 +100,7 @@ class TwinSearch:
                 "cpus_per_trial": 1,
                 "parallel_trials": 1 if self.one_at_a_time else 2,
             },
+            **self.sections,
         }
 
 
@@ -159,6 +168,54 @@ NETWORKS = TwinSearch(
     {"backbone": ["resnet18", "mobilenet_v2", "squeezenet1_1", "squeezenet1_0", "resnet34",
                   "resnet50"]},
 )  # fmt: skip
+DECAYS = TwinSearch("twin-decay", {"decay_rate": [1.0, 0.9, 0.753, 0.6]})
+JOINT = TwinSearch(
+    "twin-joint",
+    {
+        "bin_width": [1.0, 2.0, 3.0, 6.0, 11.0],
+        "backbone": ["resnet18", "resnet34", "squeezenet1_0", "squeezenet1_1", "mobilenet_v2"],
+    },
+    ranges={
+        "alpha": {"low": 0.01, "high": 1.0, "log": True},
+        "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+        "decay_rate": {"low": 0.5, "high": 1.0},
+        "unfreeze_epoch": {"low": 0, "high": 8},
+    },
+    sections={
+        "try_first": [
+            {
+                "bin_width": 3.0,
+                "backbone": "resnet18",
+                "alpha": 0.02,
+                "learning_rate": 1e-3,
+                "decay_rate": DECAY,
+                "unfreeze_epoch": 0,
+            }
+        ],
+        "sampler": {"seed": 0},
+        "stopping": {},
+        "budget": {"trials": 20, "epochs": EPOCHS},
+        "checkpoints": {"keep_top": 20},
+    },
+)
+LATENCY = TwinSearch(
+    "twin-latency",
+    {
+        "backbone": ["squeezenet1_1", "squeezenet1_0", "mobilenet_v2", "resnet18", "resnet34"],
+        "image_px": [32, 40, 48],
+    },
+    {"decay_rate": TWO_STEP_DECAY},
+    ranges={
+        "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
+        "alpha": {"low": 0.01, "high": 1.0, "log": True},
+    },
+    sections={
+        "objectives": ["val_mae", "latency_ms"],
+        "sampler": {"name": "nsga2", "seed": 0},
+        "budget": {"trials": 16, "epochs": TWO_STEP_EPOCHS},
+        "checkpoints": {"keep_top": 16},
+    },
+)
 
 SEARCHES = (
     rotation(SEEDS[0]),
@@ -170,6 +227,9 @@ SEARCHES = (
     BINS,
     ALPHA,
     NETWORKS,
+    DECAYS,
+    JOINT,
+    LATENCY,
     longer_rotation(SEEDS[0]),
 )
 """In the order of their weight: a study that is broken off has answered the first ones."""

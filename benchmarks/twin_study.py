@@ -98,6 +98,7 @@ def evaluate(record: SearchRecord, folder: Path, settings: Settings) -> None:
             "epochs": len(trial.epochs),
             "trained": sum(not epoch.restored for epoch in trial.epochs),
             "seed": record.spec.fixed["seed"],
+            "latency_ms": trial.epochs[-1].metrics.get("latency_ms"),
         }
         draft = path.with_suffix(".part.npz")
         np.savez(draft, predicted=predicted, told=np.array(json.dumps(told)))

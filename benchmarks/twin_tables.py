@@ -1,6 +1,7 @@
 """The answers of the twin study as tables, in the papers' form."""
 
 import itertools
+import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ class Answer:
     trained: int
     seed: int
     predicted: Poses
+    latency_ms: float | None = None
 
     def errors(self, true: Poses) -> NDArray[np.float64]:
         """(N, 3) absolute errors, without wrapping, as the AFLW2000 protocol has them."""
@@ -209,18 +211,35 @@ def _ranges(test: Poses) -> Iterator[tuple[str, NDArray[np.bool_], list[int]]]:
 
 
 def _plain(answers: Sequence[Answer], test: Poses) -> str:
+    """A grid in its own order, anything else by validation MAE."""
     names = list(answers[0].parameters)
+    is_grid = math.prod(len({a.parameters[n] for a in answers}) for n in names) == len(answers)
+
+    def place(answer: Answer) -> Sequence[str | float]:
+        if is_grid:
+            return [str(answer.parameters[name]) for name in reversed(names)]
+        return [answer.val["val_mae"]]
+
+    has_latency = any(a.latency_ms for a in answers)
     rows = [
         (
-            *(a.parameters[name] for name in names),
+            *(_short(a.parameters[name]) for name in names),
             *_cells(a.errors(test)),
             f"{a.val['val_mae']:.2f}",
+            *([f"{a.latency_ms:.2f}"] if has_latency else []),
             f"{a.best_epoch}/{a.epochs}",
             a.trained,
         )
-        for a in sorted(answers, key=lambda a: [str(a.parameters[n]) for n in reversed(names)])
+        for a in sorted(answers, key=place)
     ]
-    return table((*names, *COLUMNS, "validation MAE", "best epoch", "epochs trained"), rows)
+    latency = ["ms an image"] if has_latency else []
+    head = (*names, *COLUMNS, "validation MAE", *latency, "best epoch", "epochs trained")
+    return table(head, rows)
+
+
+def _short(value: object) -> object:
+    """Drawn values to three digits."""
+    return float(f"{value:.3g}") if isinstance(value, float) else value
 
 
 def _sharing(answers: Sequence[Answer]) -> str:

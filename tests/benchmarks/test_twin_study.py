@@ -20,9 +20,13 @@ def keys_of(search: TwinSearch) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("search", SEARCHES, ids=lambda search: search.name)
-def test_each_is_a_legal_search_over_its_whole_grid(search: TwinSearch) -> None:
+def test_each_is_a_legal_search_and_a_grid_is_searched_whole(search: TwinSearch) -> None:
     spec = SearchSpec.model_validate(search.spec("/data"))
-    assert spec.budget.trials == len(grid(spec)) == len(keys_of(search))
+    if search.ranges:
+        assert spec.sampler.name != "grid"
+        assert all(spec.train_config(row) for row in spec.try_first)
+    else:
+        assert spec.budget.trials == len(grid(spec)) == len(keys_of(search))
 
 
 def test_two_steps_train_at_most_three_fifths_of_their_epochs() -> None:
@@ -39,6 +43,29 @@ def test_the_base_is_common_to_four_searches() -> None:
     ]
     assert len(finals) == 4
     assert len(set.intersection(*finals)) == 1
+
+
+def test_a_search_over_ranges_is_told_by_its_validation_error() -> None:
+    true = np.zeros((4, 3))
+    found = [
+        Answer(
+            search="twin-latency",
+            parameters={"alpha": alpha, "backbone": "resnet18"},
+            val={"val_mae": val_mae},
+            best_epoch=1,
+            epochs=6,
+            trained=6,
+            seed=0,
+            predicted=true + val_mae,
+            latency_ms=2.5,
+        )
+        for alpha, val_mae in ((0.123456, 7.0), (0.02, 5.0), (0.02, 6.0))
+    ]
+    lines = tables(found, true, true).splitlines()
+    rows = [line for line in lines if "resnet18" in line]
+    assert [row.split(" | ")[-4] for row in rows] == ["5.00", "6.00", "7.00"]
+    assert rows[2].startswith("| 0.123 |")
+    assert rows[0].endswith("| 2.50 | 1/6 | 6 |")
 
 
 def test_the_tables_find_a_gain_where_there_is_one() -> None:
