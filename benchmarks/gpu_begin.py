@@ -68,6 +68,7 @@ def main() -> None:
             fresh_s.append(time.perf_counter() - began)
         warm, fresh = statistics.median(warm_s), statistics.median(fresh_s)
         rows.append((backbone, f"{warm:.2f}", f"{fresh:.2f}", f"{fresh / warm:.0f}×"))
+        sys.stdout.write(f"{rows[-1]}\n")  # what there is, should time run out
     columns = ("network", "warm worker, s", "new process, s", "ratio")
     keep("gpu_begin", table(columns, rows), given)
 

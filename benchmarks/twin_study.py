@@ -85,7 +85,10 @@ def evaluate(record: SearchRecord, folder: Path, settings: Settings) -> None:
     objects = Objects(settings)
     for trial in record.trials:
         path = place / f"{record.name}-{trial.number}.npz"
-        if path.exists() or trial.state != "COMPLETE" or trial.best_epoch is None:
+        if trial.state != "COMPLETE" or trial.best_epoch is None:
+            continue
+        # A folder may hold answers of an earlier study, of other training code.
+        if path.exists() and _answer(path).checkpoint == trial.best_epoch.checkpoint_key:
             continue
         with tempfile.TemporaryDirectory() as scratch:
             weights = fetch_weights(trial, settings, objects, Path(scratch))
@@ -98,6 +101,7 @@ def evaluate(record: SearchRecord, folder: Path, settings: Settings) -> None:
             "epochs": len(trial.epochs),
             "trained": sum(not epoch.restored for epoch in trial.epochs),
             "seed": record.spec.fixed["seed"],
+            "checkpoint": trial.best_epoch.checkpoint_key,
             "latency_ms": trial.epochs[-1].metrics.get("latency_ms"),
         }
         draft = path.with_suffix(".part.npz")
@@ -107,12 +111,13 @@ def evaluate(record: SearchRecord, folder: Path, settings: Settings) -> None:
 
 def answers(folder: Path) -> list[Answer]:
     """All evaluated trials."""
-    found = []
-    for path in sorted((folder / "answers").glob("*[0-9].npz")):
-        with np.load(path) as content:
-            told = json.loads(str(content["told"]))
-            found.append(Answer(predicted=content["predicted"], **told))
-    return found
+    return [_answer(path) for path in sorted((folder / "answers").glob("*[0-9].npz"))]
+
+
+def _answer(path: Path) -> Answer:
+    with np.load(path) as content:
+        told = json.loads(str(content["told"]))
+        return Answer(predicted=content["predicted"], **told)
 
 
 def main() -> None:

@@ -43,6 +43,8 @@ class Answer:
     trained: int
     seed: int
     predicted: Poses
+    checkpoint: str = ""
+    """Key of the best epoch, from which all that made it follows."""
     latency_ms: float | None = None
 
     def errors(self, true: Poses) -> NDArray[np.float64]:
