@@ -9,11 +9,13 @@ import psutil
 from tests.chaos.driving import Driver
 from tests.chaos.hits import Hit
 from tests.chaos.nodes import Node
+from tests.chaos.searches import START_MINUTES
 from tests.chaos.watching import Trial
 from tests.chaos.world import START_PATIENCE_S, World
 
-RECOVERY_PATIENCE_S = 240.0
-"""What has not gone on by then counts as lost; several times what was ever seen."""
+RECOVERY_PATIENCE_S = 60.0 * START_MINUTES + 90.0
+"""What has not gone on by then counts as lost: a worker that is frozen before the first report of
+its attempt counts as hung after the start's patience only, and its successor needs a while."""
 
 
 class NothingToHitError(Exception):
