@@ -9,13 +9,11 @@ import psutil
 from tests.chaos.driving import Driver
 from tests.chaos.hits import Hit
 from tests.chaos.nodes import Node
-from tests.chaos.searches import START_MINUTES
 from tests.chaos.watching import Trial
 from tests.chaos.world import START_PATIENCE_S, World
 
-RECOVERY_PATIENCE_S = 60.0 * START_MINUTES + 90.0
-"""What has not gone on by then counts as lost: a worker that is frozen before the first report of
-its attempt counts as hung after the start's patience only, and its successor needs a while."""
+RECOVERY_PATIENCE_S = 240.0
+"""What has not gone on by then counts as lost; several times what was ever seen."""
 
 
 class NothingToHitError(Exception):
@@ -57,7 +55,7 @@ class Scene:
                 (*nodes[pid], trial)
                 for trial in self.running()
                 for pid in trial.workers & set(nodes)
-                if trial.epochs and len(trial.epochs) < self.world.size.epochs
+                if trial.has_reported and len(trial.epochs) < self.world.size.epochs
             ]
             if hit:
                 return rng.choice(sorted(hit, key=lambda found: found[2].number))

@@ -29,8 +29,7 @@ resources: {{parallel_trials: 2, retries: 50, stall_retries: 50, {patience}}}
 """
 # 50 retries: dozens of faults may hit one trial, and giving it up is not what is asked here.
 # Epochs take a second or two: the defaults would wait ten minutes for a frozen one.
-START_MINUTES = 4
-_PATIENCE = f"stall_minutes: 0.4, start_minutes: {START_MINUTES}"
+_PATIENCE = "stall_minutes: 0.4, start_minutes: 4"
 
 
 @dataclass(frozen=True)

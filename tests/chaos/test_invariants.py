@@ -30,6 +30,14 @@ def hit(at_s: float, damaged: set[str] | None = None) -> Hit:
     return Hit(7, "kill worker", "s", "", at_s, {0}, damaged=damaged or set())
 
 
+def test_a_worker_has_reported_only_what_its_own_attempt_recorded() -> None:
+    one = trial()  # its latest epoch is recorded at 20 s
+    one.attempts = ((1.0, "n1"),)
+    assert one.has_reported
+    one.attempts = ((1.0, "n1"), (21.0, "n2"))
+    assert not one.has_reported
+
+
 FIRST, AGAIN = stored(11.0, "trunk/1", 1.0), stored(30.0, "trunk/2", 1.5, 2.0)
 
 

@@ -58,6 +58,13 @@ class Trial:
         return max((epoch.at_s for epoch in self.epochs.values()), default=0.0)
 
     @property
+    def has_reported(self) -> bool:
+        """Whether the attempt that goes on has recorded an epoch: until then it is given the time
+        of a start, and an epoch may be of an attempt before it."""
+        begun_s = max((at_s for at_s, _ in self.attempts), default=0.0)
+        return self.last_at_s > begun_s
+
+    @property
     def result(self) -> tuple[object, ...]:
         """All that must not depend on what happened on the way."""
         curve = {
