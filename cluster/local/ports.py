@@ -59,7 +59,7 @@ def choose(remembered: Ports, keep: Iterable[str], free: Callable[[int], bool] =
         UserError: nothing free near a preferred port.
     """
     kept = {name: remembered[name] for name in keep if name in remembered}
-    taken = {used for name, ports in kept.items() for used in _used(name, ports.values())}
+    taken = {used for name, ports in kept.items() for used in listened(name, ports.values())}
     chosen: Ports = {}
     for name, preferred in PREFERRED.items():
         chosen[name] = kept.get(name) or {}
@@ -67,7 +67,7 @@ def choose(remembered: Ports, keep: Iterable[str], free: Callable[[int], bool] =
             if name not in kept:
                 first = remembered.get(name, {}).get(role, port)
                 chosen[name][role] = _next_free(name, role, (first, port), taken, free)
-                taken.update(_used(name, [chosen[name][role]]))
+                taken.update(listened(name, [chosen[name][role]]))
     return chosen
 
 
@@ -89,7 +89,8 @@ def save(path: Path, ports: Ports) -> None:
     write_private(path, json.dumps(ports, indent=1))
 
 
-def _used(name: str, ports: Iterable[int]) -> list[int]:
+def listened(name: str, ports: Iterable[int]) -> list[int]:
+    """All that a server listens on where it is given these ports."""
     offsets = (0, GRPC_OFFSET) if name in _WITH_GRPC else (0,)
     return [port + offset for port in ports for offset in offsets]
 
@@ -100,7 +101,7 @@ def _next_free(
     remembered, preferred = wishes
     candidates: list[int] = [remembered, *range(preferred, preferred + _TRIES)]
     for port in candidates:
-        if all(used not in taken and free(used) for used in _used(name, [port])):
+        if all(used not in taken and free(used) for used in listened(name, [port])):
             return port
     raise UserError(
         f"local server {name}",

@@ -29,6 +29,7 @@ BUCKET = "hopetune"
 
 _LEFTOVER_GRACE_S = 10.0
 _PORT_PATIENCE_S = 3.0
+_PORT_CHOICES = 3
 _NOT_STARTED = Path("/nonexistent")
 
 
@@ -71,18 +72,11 @@ def up(state_dir: Path, *, logical_gpus: int | None = None, progress: Progress =
     state.create()
     with state.lock(progress) as lock_fd, reservations() as reserve:
         _refuse_other_settings(state)
-        alive = _alive(state)  # looked at once: what dies from here on is found when it is started
-        _end_leftovers(state, [name for name in NAMES if name not in alive])
         credentials = secret_files.load_or_create(state.secrets)
-        chosen = _choose_ports(state, alive, reserve)
-        servers = _build(
-            state,
-            chosen,
-            credentials,
-            short_folder=state.short_folder(),
-            logical_gpus=(ray_head.DEFAULT_LOGICAL_GPUS if logical_gpus is None else logical_gpus),
+        gpus = ray_head.DEFAULT_LOGICAL_GPUS if logical_gpus is None else logical_gpus
+        chosen = _start_where_there_is_room(
+            state, credentials, gpus, reserve, lock_fd, _one_at_a_time(progress)
         )
-        _start(servers, state, lock_fd, _one_at_a_time(progress))
         settings = _settings(state, chosen, credentials)
         write_private(state.settings, to_toml(settings))
     return settings
@@ -125,6 +119,49 @@ def down(state_dir: Path, *, progress: Progress = print) -> None:
             state.settings.unlink()
 
 
+def _start_where_there_is_room(
+    state: StateDir,
+    credentials: Credentials,
+    logical_gpus: int,
+    reserve: Callable[[int], bool],
+    lock_fd: int,
+    progress: Progress,
+) -> ports.Ports:
+    """The ports on which all servers are up; others are chosen where one was taken in between.
+
+    A reservation holds off another ``up``, not a program that asks nobody.
+    """
+    for choices_left in reversed(range(_PORT_CHOICES)):
+        alive = _alive(state)  # looked at once: what dies from here on is found when it is started
+        _end_leftovers(state, [name for name in NAMES if name not in alive])
+        chosen = _choose_ports(state, alive, reserve)
+        servers = _build(
+            state,
+            chosen,
+            credentials,
+            short_folder=state.short_folder(),
+            logical_gpus=logical_gpus,
+        )
+        try:
+            _start(servers, state, lock_fd, progress)
+        except UserError:
+            if not choices_left or not (lost := _lost_ports(state, chosen)):
+                raise
+            progress(f"port {lost[0]} was taken by another program meanwhile; choosing again")
+        else:
+            break
+    return chosen
+
+
+def _lost_ports(state: StateDir, chosen: ports.Ports) -> list[int]:
+    """Ports on which somebody listens although the server they were chosen for does not run."""
+    alive = _alive(state)
+    # Not the others': a start that was broken off beside it may still be under way.
+    ended = [name for name in NAMES if name not in alive and state.record(name).exists()]
+    theirs = [port for name in ended for port in ports.listened(name, chosen[name].values())]
+    return [port for port in theirs if not ports.is_free(port)]
+
+
 def _build(
     state: StateDir,
     chosen: ports.Ports,
@@ -154,6 +191,10 @@ def _choose_ports(state: StateDir, alive: list[str], reserve: Callable[[int], bo
     wanted = [port for name in died for port in remembered.get(name, {}).values()]
     while not all(map(ports.is_free, wanted)) and time.monotonic() < deadline:
         time.sleep(0.1)
+    # Those of the living as well: one that does not answer is restarted where it was.
+    for name in alive:
+        for port in ports.listened(name, remembered.get(name, {}).values()):
+            reserve(port)
     # Reserved first, looked at then: whoever held it before us may listen on it by now.
     chosen = ports.choose(remembered, alive, lambda port: reserve(port) and ports.is_free(port))
     ports.save(state.ports, chosen)

@@ -11,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -21,8 +22,9 @@ from typing import Any
 import optuna
 import psutil
 import pytest
+from sqlalchemy import make_url
 
-from cluster.local import processes
+from cluster.local import ports, processes
 from cluster.local.ports import is_free
 from cluster.local.servers import NAMES, ServerStatus, down, status, up
 from cluster.local.state import StateDir
@@ -94,12 +96,42 @@ def test_before_the_first_start(state_dir: Path) -> None:
     assert not state_dir.exists()
 
 
-def test_up_from_nothing_beside_a_taken_port(state_dir: Path) -> None:
-    with occupied(5000):
+@contextlib.contextmanager
+def taken_once_chosen(state_dir: Path) -> Iterator[list[int]]:
+    """Listens on PostgreSQL's port as soon as `up` has chosen it, before PostgreSQL does."""
+    taken: list[int] = []
+    over = threading.Event()
+
+    def take() -> None:
+        while not (chosen := ports.load(StateDir(state_dir).ports)):
+            if over.wait(0.005):
+                return
+        port = chosen["postgresql"]["sql"]
+        with socket.create_server(("127.0.0.1", port)) as other:
+            taken.append(port)
+            other.settimeout(0.1)
+            while not over.is_set():
+                with contextlib.suppress(TimeoutError):
+                    other.accept()[0].close()
+
+    taker = threading.Thread(target=take)
+    taker.start()
+    try:
+        yield taken
+    finally:
+        over.set()
+        taker.join()
+
+
+def test_up_from_nothing_beside_taken_ports(state_dir: Path) -> None:
+    lines: list[str] = []
+    with occupied(5000), taken_once_chosen(state_dir) as taken:
         began_s = time.monotonic()
-        settings = up(state_dir, logical_gpus=3)
+        settings = up(state_dir, logical_gpus=3, progress=lines.append)
         print(f"up from nothing: {time.monotonic() - began_s:.1f} s")
     assert settings.mlflow_uri != "http://127.0.0.1:5000"
+    assert [f"port {port} was taken" in "".join(lines) for port in taken] == [True]
+    assert make_url(settings.require("study_url")).port not in taken
     found = by_name(state_dir)
     assert set(found) == set(NAMES)
     assert all(server.healthy for server in found.values()), found
@@ -164,8 +196,6 @@ def test_wrong_keys_are_refused(state_dir: Path) -> None:
 
 def test_objects_are_not_served_without_keys(state_dir: Path) -> None:
     """SeaweedFS's inner parts listen as well; its filer would hand out every object."""
-    from cluster.local import ports
-
     settings = load_settings(state_dir)
     client = s3(settings)
     client.put_object(Bucket=settings.s3_bucket, Key="private", Body=b"x")
@@ -250,13 +280,11 @@ def test_down_leaves_no_process_and_up_finds_everything(state_dir: Path) -> None
     print(f"down: {time.monotonic() - began_s:.1f} s")
     assert [process for process in running if _runs(process)] == []
     assert all_processes(state_dir) == []
-    ports = [
-        int(str(uri).rpartition(":")[2]) for uri in (settings.mlflow_uri, settings.s3_endpoint)
-    ]
-    assert all(is_free(port) for port in ports)
+    used = [int(str(uri).rpartition(":")[2]) for uri in (settings.mlflow_uri, settings.s3_endpoint)]
+    assert all(is_free(port) for port in used)
     assert not list(
         Path("/tmp").glob(  # noqa: S108
-            "seaweedfs-*-grpc-" + str(ports[1] + 10_000) + ".sock"
+            "seaweedfs-*-grpc-" + str(used[1] + 10_000) + ".sock"
         )
     )
     assert not (state_dir / "settings.toml").exists()
