@@ -40,8 +40,7 @@ def ours(data: PreparedSet, image_px: int, *, rendered: bool) -> Callable[[int],
             part = slice(start, start + BATCH)
             batch = source.batch(order[part])
             if rendered:
-                seen = render(batch, views.of(part), image_px)
-                seen.contiguous(memory_format=torch.channels_last)
+                render(batch, views.of(part), image_px)
 
     return run
 
@@ -56,6 +55,7 @@ def published(root: Path, image_px: int) -> Callable[[int], None]:
         for _ in range(images // BATCH):
             if next(batches, None) is None:
                 batches = dataset.batches(BATCH, workers=0)
+                next(batches)
 
     return run
 

@@ -162,7 +162,6 @@ def predict_set(
         batches = images.batches(rows[part] for part in parts)
         for part, images_u8 in zip(parts, batches, strict=True):
             seen = render(images_u8, views.of(part), image_px)
-            seen = seen.contiguous(memory_format=torch.channels_last)
             predicted[part] = binning.expectation(net(seen))
     return predicted.cpu()
 

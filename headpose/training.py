@@ -196,7 +196,7 @@ class Training:
         seen = render(images_u8, views, self._config.image_px)
         self._optimiser.zero_grad()
         with autocast(self._device, self._config.precision):
-            logits = self._net(seen.contiguous(memory_format=torch.channels_last))
+            logits = self._net(seen)
         loss = headpose_loss(logits, views.angles_deg, self._binning, self._config.alpha)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()

@@ -25,6 +25,10 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # 300 px of a side.
 _BLUR_SIGMA_OF_SIDE = 1.66 / 300
 
+# Of crops as floats that a core resamples at a time. Measured from 64 to 224 px with 1 MiB of cache
+# a core, where half or twice as much took up to a fifth longer.
+_CACHED_BYTES = 1_000_000
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -142,8 +146,28 @@ def render(images_u8: Tensor, views: Views, image_px: int) -> Tensor:
         image_px: P.
 
     Returns:
-        (N, 3, P, P) float32, normalised for ImageNet weights; black beyond the stored crop.
+        (N, 3, P, P) float32, channels last, normalised for ImageNet weights; black beyond the
+        stored crop.
     """
+    shape = (len(images_u8), 3, image_px, image_px)
+    seen = torch.empty(shape, device=images_u8.device, memory_format=torch.channels_last)
+    for part in _parts(images_u8):
+        seen[part] = _normalised(_resampled(images_u8[part], views.of(part), image_px))
+    return seen
+
+
+def _parts(images_u8: Tensor) -> list[slice]:
+    """All images at once on a GPU; on a CPU so few that each step finds in a core's cache what the
+    one before it wrote, which halves the time at 224 px. A view does not depend on its part."""
+    count = len(images_u8)
+    if images_u8.device.type == "cpu":
+        float_bytes = 4 * images_u8.shape[1:].numel()
+        count = math.ceil(_CACHED_BYTES / float_bytes) * torch.get_num_threads()
+    return [slice(start, start + count) for start in range(0, len(images_u8), count)]
+
+
+def _resampled(images_u8: Tensor, views: Views, image_px: int) -> Tensor:
+    """(N, 3, P, P) of [0, 255], blurred where wanted."""
     device = images_u8.device
     sources = images_u8.permute(0, 3, 1, 2).float()
     # Two points a pixel's distance apart must not skip stored pixels between them.
@@ -156,7 +180,7 @@ def render(images_u8: Tensor, views: Views, image_px: int) -> Tensor:
     if len(blurred):  # looked at on the CPU, so that no step waits for a GPU
         index = blurred.to(device, non_blocking=True)
         pixels[index] = _blur(pixels[index])
-    return _normalised(pixels)
+    return pixels
 
 
 def _grid(thetas: Tensor, image_px: int) -> Tensor:

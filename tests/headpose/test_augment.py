@@ -17,6 +17,7 @@ from headpose.data.augment import (
     _blur,
     _grid,
     _normalisation,
+    _parts,
     central_views,
     draw_views,
     render,
@@ -218,6 +219,23 @@ def test_blur_is_a_gaussian_with_the_edge_repeated() -> None:
         padded = torch.nn.functional.pad(pixels, (radius,) * 4, mode="replicate")
         expected = torch.nn.functional.conv2d(padded, kernel.expand(3, 1, -1, -1), groups=3)
         torch.testing.assert_close(_blur(pixels), expected, rtol=0, atol=1e-3)
+
+
+def test_a_view_is_the_same_whatever_is_rendered_with_it() -> None:
+    count = 2 * torch.get_num_threads() + 1  # two parts of crops this large
+    shape = (count, STORED_PX, STORED_PX, 3)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=seeded())
+    varied = Augmentation(flip=0.5, blur=0.5, rotate_deg=20.0, crop_jitter=0.1)
+    views = draw_views(torch.zeros(count, 3), VIEW_FRACTION, varied, seeded(3))
+    assert 0 < views.blurred.sum() < count
+    parts = _parts(images)
+    assert len(parts) > 1
+    assert torch.equal(torch.cat([images[part] for part in parts]), images)
+    together = render(images, views, VIEW_PX)
+    assert together.is_contiguous(memory_format=torch.channels_last)
+    for row in range(count):
+        one = slice(row, row + 1)
+        assert torch.equal(together[one], render(images[one], views.of(one), VIEW_PX))
 
 
 def test_the_grid_is_that_of_pytorch_to_rounding() -> None:
