@@ -19,8 +19,9 @@ from benchmarks import faces
 from benchmarks.pil_pipeline import PilDataset
 from benchmarks.report import keep, parser, table
 from headpose.allocator import keep_freed_memory
-from headpose.data.augment import Augmentation, draw_views, render
+from headpose.data.augment import Augmentation, draw_views
 from headpose.data.prepared import PreparedSet
+from headpose.data.render import render
 from headpose.data.sources import ImageSource
 
 BATCH = 32

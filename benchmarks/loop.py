@@ -21,8 +21,9 @@ from benchmarks import faces
 from benchmarks.report import keep, parser, table
 from headpose.allocator import keep_freed_memory
 from headpose.config import TrainConfig
-from headpose.data.augment import draw_views, render
+from headpose.data.augment import draw_views
 from headpose.data.prepared import PreparedSet
+from headpose.data.render import render
 from headpose.data.sources import ImageSource
 from headpose.evaluate import autocast
 from headpose.loss import headpose_loss

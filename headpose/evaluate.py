@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from headpose.angles import geodesic_deg
 from headpose.bins import Binning
 from headpose.config import Precision
-from headpose.data.augment import central_views, render
+from headpose.data.augment import central_views
 from headpose.data.prepared import PreparedSet
+from headpose.data.render import render
 from headpose.data.sources import ImageSource
 from usererror import UserError
 
@@ -158,11 +159,12 @@ def predict_set(
     parts = [slice(start, start + _BATCH_SIZE) for start in range(0, len(rows), _BATCH_SIZE)]
     predicted = torch.empty(len(rows), 3, device=device)
     net.to(device)
-    with torch.inference_mode(), _evaluating(net), autocast(device, precision):
+    with torch.inference_mode(), _evaluating(net):
         batches = images.batches(rows[part] for part in parts)
         for part, images_u8 in zip(parts, batches, strict=True):
             seen = render(images_u8, views.of(part), image_px)
-            predicted[part] = binning.expectation(net(seen))
+            with autocast(device, precision):
+                predicted[part] = binning.expectation(net(seen))
     return predicted.cpu()
 
 

@@ -7,8 +7,9 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from headpose.data.augment import central_views, render
+from headpose.data.augment import central_views
 from headpose.data.crops import Box, NoBoxError, square_view
+from headpose.data.render import render
 from headpose.networks.snapshots import LoadedNetwork
 from usererror import UserError
 

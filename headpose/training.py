@@ -21,8 +21,9 @@ from torch import Tensor
 
 from headpose.bins import Binning
 from headpose.config import TrainConfig
-from headpose.data.augment import Augmentation, Views, draw_views, render
+from headpose.data.augment import Augmentation, Views, draw_views
 from headpose.data.prepared import PreparedSet
+from headpose.data.render import render
 from headpose.data.sources import ImageSource
 from headpose.evaluate import PoseErrors, autocast, pose_errors, predict_set
 from headpose.loss import headpose_loss

@@ -2,6 +2,7 @@
 
 import gc
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ import torch
 
 from headpose.config import TrainConfig
 from headpose.data import sources
-from headpose.data.augment import central_views
+from headpose.data.augment import Augmentation, central_views, draw_views
 from headpose.data.manifest import PrepareSettings
 from headpose.data.prepared import PreparedSet, prepare
+from headpose.data.render import IMAGENET_STD, render
 from headpose.data.sources import ImageSource, Keep
 from headpose.training import Training
 
@@ -84,6 +86,21 @@ def test_a_stored_training_goes_on_as_if_uninterrupted(faces: PreparedSet, preci
     )
 
 
+def test_views_are_those_of_the_cpu() -> None:
+    seed = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (16, 280, 280, 3), dtype=torch.uint8, generator=seed)
+    varied = Augmentation(flip=0.5, blur=0.5, rotate_deg=20.0, crop_jitter=0.1)
+    views = draw_views(torch.zeros(16, 3), 0.8, varied, seed)
+    assert 0 < views.blurred.sum() < 16
+    device = torch.device("cuda")
+    seen = render(images.to(device), views.on(device), 224)
+    assert seen.is_contiguous(memory_format=torch.channels_last)
+    half_a_grey_level = 0.5 / (255 * max(IMAGENET_STD))
+    torch.testing.assert_close(
+        seen.cpu(), render(images, views, 224), rtol=0, atol=half_a_grey_level
+    )
+
+
 def test_the_first_step_agrees_with_the_cpu(faces: PreparedSet) -> None:
     config = TrainConfig(backbone="resnet18", batch_size=24, image_px=32)
     rows = np.arange(24), np.arange(24, 32)
@@ -100,7 +117,9 @@ def test_no_step_waits_for_the_gpu(faces: PreparedSet) -> None:
     training.run_epoch(1)
     images = ImageSource(faces, torch.device("cuda"))
     views = central_views(torch.zeros(8, 3), faces.view_fraction).on(torch.device("cuda"))
+    views = replace(views, blurred=torch.arange(8) < 3)
     batch = images.batch(torch.arange(8))
+    training._step(batch, views)  # makes what is made once
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:

@@ -9,9 +9,9 @@ from faces import write_300w_lp
 from torch import Tensor, nn
 
 from headpose.bins import Binning
-from headpose.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from headpose.data.manifest import PrepareSettings
 from headpose.data.prepared import PreparedSet, prepare
+from headpose.data.render import IMAGENET_MEAN, IMAGENET_STD
 from headpose.evaluate import constant_baseline, errors_by_range, pose_errors, predict_set
 from usererror import UserError
 

@@ -6,8 +6,9 @@ import torch
 from PIL import Image
 
 from headpose.bins import Binning
-from headpose.data.augment import central_views, render
+from headpose.data.augment import central_views
 from headpose.data.crops import square_view
+from headpose.data.render import render
 from headpose.networks.network import build_network
 from headpose.networks.snapshots import LoadedNetwork
 from headpose.predict import predict_images
