@@ -65,8 +65,8 @@ def main() -> None:
     arguments.add_argument("--pictures", type=int, default=8_192, help="different ones")
     arguments.add_argument("--images", type=int, default=51_200, help="of the set: repeated")
     arguments.add_argument("--batch", type=int, default=128)
-    arguments.add_argument("--steps", type=int, default=60)
-    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--steps", type=int, default=150)
+    arguments.add_argument("--rounds", type=int, default=3)
     given = arguments.parse_args()
     if not torch.cuda.is_available():
         sys.stdout.write("skipped: there is no GPU here (torch.cuda.is_available() is False)\n")
