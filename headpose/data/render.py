@@ -52,10 +52,10 @@ def render(images_u8: Tensor, views: Views, image_px: int) -> Tensor:
 
 def _parts(images_u8: Tensor) -> list[slice]:
     """What is rendered at a time; a view does not depend on its part."""
-    count = len(images_u8)
-    if images_u8.device.type == "cpu":
-        float_bytes = 4 * images_u8.shape[1:].numel()
-        count = math.ceil(_CACHED_BYTES / float_bytes) * torch.get_num_threads()
+    if images_u8.device.type != "cpu":
+        return [slice(None)]
+    float_bytes = 4 * images_u8.shape[1:].numel()
+    count = math.ceil(_CACHED_BYTES / float_bytes) * torch.get_num_threads()
     return [slice(start, start + count) for start in range(0, len(images_u8), count)]
 
 
