@@ -6,21 +6,18 @@ import math
 import numpy as np
 import pytest
 import torch
+from pixels import brightness, seeded
 from torch import Tensor
 
 from headpose.angles import rotation_matrices
 from headpose.data.augment import Augmentation, Views, central_views, draw_views
-from headpose.data.render import IMAGENET_MEAN, IMAGENET_STD, render
+from headpose.data.render import render
 from headpose.labels import LIMIT_DEG
 
 STORED_PX, VIEW_PX, VIEW_FRACTION = 240, 120, 0.75
 # Not coplanar and without symmetry: head points (x right, y down, z toward the viewer), stored px.
 HEAD_POINTS = 40.0 * torch.tensor([[1.0, 0, 0.3], [-1, 0.2, 0], [0, 1, 0], [0.3, -0.9, 0.5]])
 MIRROR = torch.tensor([-1.0, 1.0, 1.0])
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def dots_at(points_px: Tensor) -> Tensor:
@@ -32,11 +29,6 @@ def dots_at(points_px: Tensor) -> Tensor:
     for x, y in points_px:
         light += torch.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * 3.0**2))
     return (255 * light).clamp(max=255).to(torch.uint8)[..., None].expand(-1, -1, 3).contiguous()
-
-
-def brightness(views: Tensor) -> Tensor:
-    """(N, P, P) within [0, 1], of the first channel."""
-    return views[:, 0] * IMAGENET_STD[0] + IMAGENET_MEAN[0]
 
 
 def centroid_px(light: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from torch import Tensor
+from pixels import brightness, seeded
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -12,6 +12,7 @@ from headpose.data.render import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     _blur,
+    _centres,
     _grid,
     _kernel,
     _normalisation,
@@ -20,15 +21,6 @@ from headpose.data.render import (
 )
 
 STORED_PX, VIEW_PX, VIEW_FRACTION = 240, 120, 0.75
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def brightness(views: Tensor) -> Tensor:
-    """(N, P, P) within [0, 1], of the first channel."""
-    return views[:, 0] * IMAGENET_STD[0] + IMAGENET_MEAN[0]
 
 
 def test_the_central_view_is_the_stored_centre_pixel_for_pixel() -> None:
@@ -103,15 +95,20 @@ def test_the_grid_is_that_of_pytorch_to_rounding() -> None:
 
 
 def test_the_first_view_drawn_for_inference_spoils_no_training() -> None:
-    _normalisation.cache_clear()
+    made_once = (_normalisation, _centres, _kernel)
+    for make in made_once:
+        make.cache_clear()
     images = torch.zeros(1, 16, 16, 3, dtype=torch.uint8)
     views = central_views(torch.zeros(1, 3), VIEW_FRACTION)
     with torch.inference_mode():
         render(images, views, 8)
+        _kernel(8, images.device)  # which a CPU blurs without
     weight = torch.ones(1, requires_grad=True)
     (render(images, views, 8) * weight).sum().backward()
     assert weight.grad is not None
-    assert not _normalisation(images.device)[0].is_inference()
+    kept = [*_normalisation(images.device), _centres(8, images.device), _kernel(8, images.device)]
+    assert [make.cache_info().misses for make in made_once] == [1, 1, 1]
+    assert not any(tensor.is_inference() for tensor in kept)
 
 
 def test_a_gpu_renders_a_batch_in_a_dozen_launches() -> None:
