@@ -35,6 +35,10 @@ from usererror import UserError
 
 Indices = npt.NDArray[np.int64]
 
+# Rendering costs a GPU a fixed number of launches and a CPU cold caches each time that it begins;
+# with four, its memory stays well below what a step's gradients need (not measured on a GPU).
+_BATCHES_RENDERED_AT_A_TIME = 4
+
 
 @dataclass(frozen=True)
 class EpochResult:
@@ -185,20 +189,29 @@ class Training:
         views = views.on(self._device)
         self._net.train()
         size = min(self._config.batch_size, len(order))
-        parts = [slice(start, start + size) for start in range(0, len(order) - size + 1, size)]
+        count = len(order) // size
+        whole = slice(0, count * size)
         total = torch.zeros((), device=self._device)
-        batches = self._images.batches(order[part] for part in parts)
-        for part, images_u8 in zip(parts, batches, strict=True):
-            total += self._step(images_u8, views.of(part))
-        return float(total) / len(parts), size * len(parts)
+        for seen, true_deg in self._batches(order[whole], views.of(whole), size):
+            total += self._step(seen, true_deg)
+        return float(total) / count, count * size
 
-    def _step(self, images_u8: Tensor, views: Views) -> Tensor:
+    def _batches(self, rows: Tensor, views: Views, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Views (N, 3, P, P) and their labels (N, 3), one batch after the other."""
+        at_a_time = size * _BATCHES_RENDERED_AT_A_TIME
+        parts = [slice(start, start + at_a_time) for start in range(0, len(rows), at_a_time)]
+        images = self._images.batches(rows[part] for part in parts)
+        for part, images_u8 in zip(parts, images, strict=True):
+            seen = render(images_u8, views.of(part), self._config.image_px)
+            true_deg = views.angles_deg[part]
+            yield from zip(torch.split(seen, size), torch.split(true_deg, size), strict=True)
+
+    def _step(self, seen: Tensor, true_deg: Tensor) -> Tensor:
         """One step of Adam; returns the loss without waiting for the device."""
-        seen = render(images_u8, views, self._config.image_px)
         self._optimiser.zero_grad()
         with autocast(self._device, self._config.precision):
             logits = self._net(seen)
-        loss = headpose_loss(logits, views.angles_deg, self._binning, self._config.alpha)
+        loss = headpose_loss(logits, true_deg, self._binning, self._config.alpha)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
         return loss.detach()

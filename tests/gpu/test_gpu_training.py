@@ -119,11 +119,15 @@ def test_no_step_waits_for_the_gpu(faces: PreparedSet) -> None:
     views = central_views(torch.zeros(8, 3), faces.view_fraction).on(torch.device("cuda"))
     views = replace(views, blurred=torch.arange(8) < 3)
     batch = images.batch(torch.arange(8))
-    training._step(batch, views)  # makes what is made once
+
+    def step() -> None:
+        training._step(render(batch, views, CONFIG.image_px), views.angles_deg)
+
+    step()  # makes what is made once
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        training._step(batch, views)
+        step()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -13,10 +13,10 @@ from headpose.data.render import (
     IMAGENET_STD,
     _blur,
     _centres,
-    _grid,
     _kernel,
+    _lines,
     _normalisation,
-    _parts,
+    _part_size,
     render,
 )
 
@@ -64,15 +64,14 @@ def test_blur_is_a_gaussian_with_the_edge_repeated() -> None:
 
 
 def test_a_view_is_the_same_whatever_is_rendered_with_it() -> None:
-    count = 2 * torch.get_num_threads() + 1  # two parts of crops this large
+    count = 3 * torch.get_num_threads() + 1
     shape = (count, STORED_PX, STORED_PX, 3)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=seeded())
     varied = Augmentation(flip=0.5, blur=0.5, rotate_deg=20.0, crop_jitter=0.1)
     views = draw_views(torch.zeros(count, 3), VIEW_FRACTION, varied, seeded(3))
     assert 0 < views.blurred.sum() < count
-    parts = _parts(images)
-    assert len(parts) > 1
-    assert torch.equal(torch.cat([images[part] for part in parts]), images)
+    assert count > 2 * _part_size(images)
+    assert count % _part_size(images)
     together = render(images, views, VIEW_PX)
     assert together.is_contiguous(memory_format=torch.channels_last)
     for row in range(count):
@@ -91,7 +90,9 @@ def test_the_grid_is_that_of_pytorch_to_rounding() -> None:
         expected = torch.nn.functional.affine_grid(
             views.thetas, [5, 3, view_px, view_px], align_corners=False
         )
-        torch.testing.assert_close(_grid(views.thetas, view_px), expected, rtol=0, atol=1e-6)
+        along_x, along_y = _lines(views.thetas, view_px)
+        found = (along_x + along_y).permute(0, 2, 3, 1)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 
 
 def test_the_first_view_drawn_for_inference_spoils_no_training() -> None:
@@ -111,7 +112,7 @@ def test_the_first_view_drawn_for_inference_spoils_no_training() -> None:
     assert not any(tensor.is_inference() for tensor in kept)
 
 
-def test_a_gpu_renders_a_batch_in_a_dozen_launches() -> None:
+def test_a_gpu_renders_any_number_of_images_in_13_launches() -> None:
     """On PyTorch's device without memory, which takes the way of a GPU; views are not launches."""
     images = torch.empty(64, 280, 280, 3, dtype=torch.uint8, device="meta")
     varied = Augmentation(flip=0.5, blur=0.5, rotate_deg=20.0, crop_jitter=0.1)
@@ -130,4 +131,4 @@ def test_a_gpu_renders_a_batch_in_a_dozen_launches() -> None:
         seen = render(images, views, 224)
     assert seen.shape == (64, 3, 224, 224)
     assert seen.is_contiguous(memory_format=torch.channels_last)
-    assert len(launches) <= 12, launches
+    assert len(launches) <= 13, launches

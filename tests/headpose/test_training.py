@@ -10,9 +10,12 @@ import pytest
 import torch
 from faces import write_300w_lp
 
+from headpose import training as training_module
 from headpose.config import TrainConfig
+from headpose.data.augment import Views
 from headpose.data.manifest import PrepareSettings
 from headpose.data.prepared import PreparedSet, prepare
+from headpose.data.render import render
 from headpose.data.split import split_by_photo
 from headpose.networks.snapshots import weights_to_bytes
 from headpose.training import Training
@@ -192,6 +195,31 @@ def test_bf16_runs_and_stays_close(faces: PreparedSet) -> None:
     rounded = training_of(dataclasses.replace(config, precision="bf16"), faces).run_epoch(1)
     assert rounded.train_loss == pytest.approx(exact.train_loss, rel=0.05)
     assert rounded.train_loss != exact.train_loss
+
+
+def test_how_many_batches_are_rendered_at_a_time_changes_nothing(
+    faces: PreparedSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rendered: list[int] = []
+
+    def counted(images_u8: torch.Tensor, views: Views, image_px: int) -> torch.Tensor:
+        rendered.append(len(images_u8))
+        return render(images_u8, views, image_px)
+
+    monkeypatch.setattr(training_module, "render", counted)
+    config = dataclasses.replace(LIGHT, batch_size=4)
+    ends = []
+    for at_a_time in (1, 2, 4):
+        monkeypatch.setattr(training_module, "_BATCHES_RENDERED_AT_A_TIME", at_a_time)
+        rendered.clear()
+        training = training_of(config, faces)
+        result = training.run_epoch(1)
+        ends.append((result.train_loss, result.val, training.weights()))
+        # Five batches of four; the last two of 22 images are left out.
+        assert rendered == {1: [4] * 5, 2: [8, 8, 4], 4: [16, 4]}[at_a_time]
+    for loss, val, weights in ends[1:]:
+        assert (loss, val) == ends[0][:2]
+        assert same(weights, ends[0][2])
 
 
 def test_a_set_smaller_than_a_batch_is_one_batch(faces: PreparedSet) -> None:
