@@ -9,7 +9,7 @@ Letters: N images, S side of the stored crops, P side of a view, both in pixels.
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -50,8 +50,8 @@ def render(images_u8: Tensor, views: Views, image_px: int) -> Tensor:
     floats = torch.empty((size, *images_u8.shape[1:]), device=device)
     grid = torch.empty((size, 2, image_px, image_px), device=device)
     sharp = []
-    whole = (images_u8, along_x, along_y, views.blurred, seen)
-    for images, x, y, blurred, out in zip(*(torch.split(t, size) for t in whole), strict=True):
+    parts = _split(size, images_u8, along_x, along_y, views.blurred, seen)
+    for images, x, y, blurred, out in parts:
         sources = floats[: len(images)].copy_(images)
         points = torch.add(x, y, out=grid[: len(images)])
         pixels = _resampled(sources, points, views.view_fraction)
@@ -59,11 +59,12 @@ def render(images_u8: Tensor, views: Views, image_px: int) -> Tensor:
         if len(rows):  # looked at on the CPU, so that no step waits for a GPU
             sharp.append(pixels.index_select(0, rows.to(device, non_blocking=True)))
         _normalise(pixels, out)
-    if sharp:  # blurred together, for many small steps take longest for a single view
-        rows = views.blurred.nonzero().flatten().to(device, non_blocking=True)
-        blurry = _blur(torch.cat(sharp))
-        _normalise(blurry, blurry)
-        seen.index_copy_(0, rows, blurry)
+    if sharp:  # gathered over all parts, for few at a time take as many steps as many
+        all_rows = views.blurred.nonzero().flatten().to(device, non_blocking=True)
+        for rows, pixels in _split(size, all_rows, torch.cat(sharp)):
+            blurry = _blur(pixels)
+            _normalise(blurry, blurry)
+            seen.index_copy_(0, rows, blurry)
     return seen
 
 
@@ -73,6 +74,11 @@ def _part_size(images_u8: Tensor) -> int:
         return max(1, len(images_u8))
     float_bytes = 4 * images_u8.shape[1:].numel()
     return math.ceil(_CACHED_BYTES / float_bytes) * torch.get_num_threads()
+
+
+def _split(size: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """So many rows at a time of all tensors."""
+    return zip(*(torch.split(tensor, size) for tensor in tensors), strict=True)
 
 
 def _resampled(sources: Tensor, points: Tensor, view_fraction: float) -> Tensor:
