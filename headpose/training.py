@@ -35,9 +35,11 @@ from usererror import UserError
 
 Indices = npt.NDArray[np.int64]
 
-# Rendering costs a GPU a fixed number of launches and a CPU cold caches each time that it begins;
-# with four, its memory stays well below what a step's gradients need (not measured on a GPU).
-_BATCHES_RENDERED_AT_A_TIME = 4
+# As many batches as so many images hold, at least four, are rendered at a time: each time costs a
+# GPU the same number of launches, and a CPU cold caches (benchmarks/loop.py). Four of 224 px need
+# as much memory as a step of ResNet18 in bf16, which comes afterwards (calculated, not measured).
+_RENDERED_AT_A_TIME = 256
+_FEWEST_BATCHES_AT_A_TIME = 4
 
 
 @dataclass(frozen=True)
@@ -198,7 +200,7 @@ class Training:
 
     def _batches(self, rows: Tensor, views: Views, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Views (N, 3, P, P) and their labels (N, 3), one batch after the other."""
-        at_a_time = size * _BATCHES_RENDERED_AT_A_TIME
+        at_a_time = size * max(_FEWEST_BATCHES_AT_A_TIME, _RENDERED_AT_A_TIME // size)
         parts = [slice(start, start + at_a_time) for start in range(0, len(rows), at_a_time)]
         images = self._images.batches(rows[part] for part in parts)
         for part, images_u8 in zip(parts, images, strict=True):

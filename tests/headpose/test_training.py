@@ -207,16 +207,17 @@ def test_how_many_batches_are_rendered_at_a_time_changes_nothing(
         return render(images_u8, views, image_px)
 
     monkeypatch.setattr(training_module, "render", counted)
-    config = dataclasses.replace(LIGHT, batch_size=4)
+    # Five batches of four; the last two of 22 images are left out.
+    cases = {(4, 1): [4] * 5, (11, 1): [8, 8, 4], (0, 4): [16, 4], (256, 4): [20]}
     ends = []
-    for at_a_time in (1, 2, 4):
-        monkeypatch.setattr(training_module, "_BATCHES_RENDERED_AT_A_TIME", at_a_time)
+    for (images, fewest_batches), expected in cases.items():
+        monkeypatch.setattr(training_module, "_RENDERED_AT_A_TIME", images)
+        monkeypatch.setattr(training_module, "_FEWEST_BATCHES_AT_A_TIME", fewest_batches)
         rendered.clear()
-        training = training_of(config, faces)
+        training = training_of(dataclasses.replace(LIGHT, batch_size=4), faces)
         result = training.run_epoch(1)
+        assert rendered == expected
         ends.append((result.train_loss, result.val, training.weights()))
-        # Five batches of four; the last two of 22 images are left out.
-        assert rendered == {1: [4] * 5, 2: [8, 8, 4], 4: [16, 4]}[at_a_time]
     for loss, val, weights in ends[1:]:
         assert (loss, val) == ends[0][:2]
         assert same(weights, ends[0][2])
