@@ -61,7 +61,9 @@ def render(images_u8: Tensor, views: Views, image_px: int) -> Tensor:
         _normalise(pixels, out)
     if sharp:  # gathered over all parts, for few at a time take as many steps as many
         all_rows = views.blurred.nonzero().flatten().to(device, non_blocking=True)
-        for rows, pixels in _split(size, all_rows, torch.cat(sharp)):
+        # A GPU has one part; joining one would be a launch for nothing.
+        joined = torch.cat(sharp) if len(sharp) > 1 else sharp[0]
+        for rows, pixels in _split(size, all_rows, joined):
             blurry = _blur(pixels)
             _normalise(blurry, blurry)
             seen.index_copy_(0, rows, blurry)

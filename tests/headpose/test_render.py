@@ -112,7 +112,7 @@ def test_the_first_view_drawn_for_inference_spoils_no_training() -> None:
     assert not any(tensor.is_inference() for tensor in kept)
 
 
-def test_a_gpu_renders_any_number_of_images_in_13_launches() -> None:
+def test_a_gpu_renders_any_number_of_images_in_a_dozen_launches() -> None:
     """On PyTorch's device without memory, which takes the way of a GPU; views are not launches."""
     images = torch.empty(64, 280, 280, 3, dtype=torch.uint8, device="meta")
     varied = Augmentation(flip=0.5, blur=0.5, rotate_deg=20.0, crop_jitter=0.1)
@@ -131,4 +131,4 @@ def test_a_gpu_renders_any_number_of_images_in_13_launches() -> None:
         seen = render(images, views, 224)
     assert seen.shape == (64, 3, 224, 224)
     assert seen.is_contiguous(memory_format=torch.channels_last)
-    assert len(launches) <= 13, launches
+    assert len(launches) <= 12, launches
