@@ -51,10 +51,10 @@ class Optimiser:
         self._adam.step()
 
     def state(self) -> dict[str, Tensor]:
-        """A copy on the CPU of what cannot be derived: "exp_avg/NAME", "exp_avg_sq/NAME" and
-        "step/NAME" for every parameter that was ever moved. Loadable with ``weights_only``."""
+        """What cannot be derived: "exp_avg/NAME", "exp_avg_sq/NAME" and "step/NAME" for every
+        parameter that was ever moved. On the CPU; there no copy. Loadable with ``weights_only``."""
         return {
-            f"{part}/{name}": self._adam.state[parameter][part].detach().to("cpu", copy=True)
+            f"{part}/{name}": self._adam.state[parameter][part].detach().cpu()
             for name, parameter in self._named.items()
             if parameter in self._adam.state
             for part in _PARTS

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,9 +29,10 @@ from headpose.data.sources import ImageSource
 from headpose.evaluate import PoseErrors, autocast, pose_errors, predict_set
 from headpose.loss import headpose_loss
 from headpose.networks.network import build_network
-from headpose.networks.snapshots import LoadedNetwork, weights_from_bytes
+from headpose.networks.snapshots import LoadedNetwork, weights_file, weights_from_bytes
 from headpose.optimiser import Optimiser
 from headpose.schedule import schedule_of
+from headpose.tensor_file import TensorFile
 from usererror import UserError
 
 Indices = npt.NDArray[np.int64]
@@ -111,8 +113,15 @@ class Training:
         self._true_deg = torch.from_numpy(np.array(train.angles_deg))
         self._validation_true_deg = np.array(validation.angles_deg)[validation_index]
 
-    def run_epoch(self, epoch: int) -> EpochResult:
-        """Train one epoch and validate; epochs count from 1 and are run in order.
+    def run_epoch(
+        self,
+        epoch: int,
+        validating: AbstractContextManager[object] | None = None,
+    ) -> EpochResult:
+        """Train one epoch and validate, within ``validating`` where it is given.
+
+        Epochs count from 1 and are run in order. From the beginning of the validation to the next
+        epoch :meth:`files` gives the state after this one.
 
         Raises:
             UserError: ``epoch`` is below 1.
@@ -124,7 +133,8 @@ class Training:
         with _seeded(self._device, _stream_seed(self._config.seed, epoch, "dropout")):
             train_loss, images = self._train_epoch(epoch)
         trained = time.perf_counter()
-        val = self._validate()
+        with validating or contextlib.nullcontext():
+            val = self._validate()
         return EpochResult(
             epoch=epoch,
             train_loss=train_loss,
@@ -137,6 +147,16 @@ class Training:
         """The network as it is now, with what it takes to use it; not a copy."""
         return LoadedNetwork(self._net, self._binning, self._config.image_px)
 
+    def files(self) -> tuple[TensorFile, TensorFile]:
+        """Weights and Adam's averages as files: what it takes to go on.
+
+        On a CPU they are no copies, so they must be written before the next epoch is run. Another
+        thread may do so while the network is validated; on a GPU, too, it waits only for what was
+        asked of that before.
+        """
+        with _beside(self._device):
+            return weights_file(self.network()), TensorFile(self._optimiser.state())
+
     def weights(self) -> dict[str, Tensor]:
         """A copy of the network's state on the CPU."""
         return {
@@ -145,8 +165,8 @@ class Training:
         }
 
     def optimiser_state(self) -> dict[str, Tensor]:
-        """A copy of Adam's averages on the CPU, see :meth:`headpose.optimiser.Optimiser.state`."""
-        return self._optimiser.state()
+        """A copy of Adam's averages, see :meth:`headpose.optimiser.Optimiser.state`."""
+        return {name: value.clone() for name, value in self._optimiser.state().items()}
 
     def load(self, weights: Mapping[str, Tensor], optimiser_state: Mapping[str, Tensor]) -> None:
         """Go on from an earlier state, which :meth:`weights` and :meth:`optimiser_state` gave.
@@ -274,6 +294,15 @@ def _stream_seed(seed: int, epoch: int, stream: str) -> int:
 
 def _generator(seed: int, epoch: int, stream: str) -> torch.Generator:
     return torch.Generator().manual_seed(_stream_seed(seed, epoch, stream))
+
+
+def _beside(device: torch.device) -> AbstractContextManager[object]:
+    """What is copied within from a GPU waits for nothing that is launched meanwhile."""
+    if device.type != "cuda":
+        return contextlib.nullcontext()
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream(device))
+    return torch.cuda.stream(stream)
 
 
 @contextlib.contextmanager

@@ -4,8 +4,10 @@ See ``tuning/manifest.py`` for what lies in the store, ``tuning/spool.py`` for w
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import safetensors.torch
@@ -23,7 +25,7 @@ from tuning.manifest import (
     read_manifest,
 )
 from tuning.objects import AbsentObjectError, Objects, Place, StorageAwayError
-from tuning.spool import Entry, Spool
+from tuning.spool import Content, Draft, Entry, Spool
 from tuning.uploads import Uploads
 
 log = logging.getLogger(__name__)
@@ -50,12 +52,6 @@ class Snapshot:
     """The network as a safetensors file."""
     optimiser: Mapping[str, Tensor]
     """What going on needs beside the weights; on the CPU."""
-
-    def contents(self) -> dict[Part, bytes]:
-        """Its parts as files."""
-        # safetensors knows no strides; what loads them puts them into its own memory layout.
-        flat = {name: value.contiguous() for name, value in self.optimiser.items()}
-        return {"weights": self.weights_file, "optimiser": safetensors.torch.save(flat)}
 
     @classmethod
     def of(cls, contents: Mapping[Part, bytes]) -> "Snapshot":
@@ -117,13 +113,10 @@ class CheckpointStore:
             self._tell(f"the store does not answer: {found.describe()} on this node's disk")
         return found
 
-    def save(self, key: str, history: Sequence[Metrics], snapshot: Snapshot) -> None:
-        """Keeps a checkpoint: on this node's disk when this returns, in the store later.
-
-        Raises:
-            DiskFullError: there is no room on the disk.
-        """
-        self._uploads.add(key, history, snapshot.contents())
+    def saving(self, files: Callable[[], tuple[Content, Content]]) -> "Saving":
+        """A checkpoint to be written; ``files``, called in another thread, gives the contents of
+        its parts."""
+        return Saving(self._uploads, files)
 
     def flush(self, patience_s: float | None = None) -> bool:
         """Waits until nothing is on its way any more; says whether that came true."""
@@ -132,6 +125,51 @@ class CheckpointStore:
     def close(self) -> None:
         """Ends the uploads; what has not been stored stays on the node's disk."""
         self._uploads.close()
+
+
+class Saving:
+    """A checkpoint that goes to the node's disk while it is found out what it is worth.
+
+    Used in a ``with`` statement it begins to be written, in a thread of its own, and is dropped
+    where what stands within fails. What is written must not change before ``finish``.
+    """
+
+    def __init__(self, uploads: Uploads, files: Callable[[], tuple[Content, Content]]) -> None:
+        self._uploads, self._files = uploads, files
+        self._draft: Future[Draft] = Future()
+
+    def __enter__(self) -> None:
+        # As a daemon it holds up no process that was told to leave.
+        threading.Thread(target=self._write, daemon=True, name="saving").start()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.discard()
+
+    def finish(self, key: str, history: Sequence[Metrics]) -> None:
+        """Keeps the checkpoint: on this node's disk when this returns, in the store later.
+
+        Raises:
+            DiskFullError: there is no room on the disk.
+            Exception: ``files`` raised it.
+        """
+        self._uploads.add(self._draft.result(), key, history)
+
+    def discard(self) -> None:
+        """Keeps nothing of it, and does not wait for that."""
+        self._draft.add_done_callback(_discard)
+
+    def _write(self) -> None:
+        try:
+            contents = dict(zip(PARTS, self._files(), strict=True))
+            self._draft.set_result(self._uploads.draft(contents))
+        except BaseException as error:  # noqa: BLE001 - whoever finishes hears of it
+            self._draft.set_exception(error)
+
+
+def _discard(draft: "Future[Draft]") -> None:
+    if draft.exception() is None:
+        draft.result().discard()
 
 
 class Beginning:

@@ -2,10 +2,11 @@
 
 A checkpoint is here before its epoch is reported, so a killed worker loses nothing that it said.
 Each process has a folder with a lock that the kernel lets go of when it dies; whoever gets that
-lock adopts what lies there. A checkpoint is one file, written at one go under a temporary name and
-renamed: its manifest without the sums on the first line, then its parts. There is no fsync: what a
-process has written survives its death without one. It does not survive a power cut for certain, so
-files of an earlier boot of the machine are not trusted.
+lock adopts what lies there. A checkpoint is one file: its parts, written as a draft while the epoch
+is still being validated, then its manifest without the sums, then that one's length in eight bytes,
+upon which it gets its name. There is no fsync: what a process has written survives its death
+without one. It does not survive a power cut for certain, so files of an earlier boot of the machine
+are not trusted.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from tuning.manifest import OBJECTIVE, PARTS, DamagedCheckpointError, Metrics, Part
 from usererror import UserError
@@ -26,6 +28,7 @@ from usererror import UserError
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 LOCK = "lock"
 DRAFT = ".draft"
+_LENGTH_BYTES = 8
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -50,6 +53,27 @@ class DiskFullError(UserError):
         return DiskFullError, (self.path, self.needed_bytes)
 
 
+class Content(Protocol):
+    """What a part is to hold, piece by piece."""
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+
+    def __iter__(self) -> Iterator[bytes | memoryview]: ...
+
+
+@dataclass(frozen=True)
+class Draft:
+    """The parts of a checkpoint that nobody finds yet."""
+
+    path: Path
+    sizes: dict[Part, int]
+
+    def discard(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
 @dataclass(frozen=True)
 class Entry:
     """A checkpoint in a spool."""
@@ -58,11 +82,12 @@ class Entry:
     key: str
     history: list[Metrics]
     sizes: dict[Part, int]
-    header_bytes: int
+    manifest_bytes: int
+    """With its length behind it."""
 
     @property
     def size(self) -> int:
-        return self.header_bytes + sum(self.sizes.values())
+        return sum(self.sizes.values()) + self.manifest_bytes
 
     def read(self, part: Part) -> bytes:
         """The content of a part.
@@ -73,7 +98,7 @@ class Entry:
         """
         before = PARTS[: PARTS.index(part)]
         with self.path.open("rb") as file:
-            file.seek(self.header_bytes + sum(self.sizes[p] for p in before))
+            file.seek(sum(self.sizes[p] for p in before))
             content = file.read(self.sizes[part])
         if len(content) != self.sizes[part]:
             raise DamagedCheckpointError(f"{self.path} is truncated")
@@ -110,31 +135,37 @@ class Spool:
         self._lock: int | None = None
         self._guard = threading.Lock()
 
-    def write(self, key: str, history: Sequence[Metrics], contents: Mapping[Part, bytes]) -> Entry:
-        """Puts a checkpoint on the disk.
+    def draft(self, contents: Mapping[Part, Content]) -> Draft:
+        """Puts the parts of a checkpoint on the disk.
 
         Raises:
             DiskFullError: there is no room; nothing of it is left there.
             UserError: the folder cannot be written to.
         """
         self._have_folder()
-        sizes = {part: len(contents[part]) for part in PARTS}
-        head = {"key": key, "history": list(history), "sizes": sizes, "boot": _boot()}
-        header = json.dumps(head).encode() + b"\n"
-        path = self._mine / _name(key)
-        draft = path.with_suffix(DRAFT)
-        entry = Entry(path, key, list(history), sizes, len(header))
-        try:
-            with draft.open("wb", buffering=0) as file:
-                for piece in (header, *(contents[part] for part in PARTS)):
+        sizes = {part: contents[part].size for part in PARTS}
+        draft = Draft(self._mine / f"{uuid.uuid4().hex}{DRAFT}", sizes)
+        with _whole_or_nothing(draft, sum(sizes.values())), draft.path.open("wb", 0) as file:
+            for part in PARTS:
+                for piece in contents[part]:
                     _write_all(file.fileno(), piece)
-            draft.replace(path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                draft.unlink()
-            if error.errno in FULL:
-                raise DiskFullError(path, entry.size) from error
-            raise UserError(str(path), "cannot be written", got=error.strerror) from error
+        return draft
+
+    def finish(self, draft: Draft, key: str, history: Sequence[Metrics]) -> Entry:
+        """Makes a checkpoint of a draft.
+
+        Raises:
+            DiskFullError: there is no room; nothing of it is left there.
+            UserError: the folder cannot be written to.
+        """
+        said = {"key": key, "history": list(history), "sizes": draft.sizes, "boot": _boot()}
+        manifest = json.dumps(said).encode()
+        end = manifest + len(manifest).to_bytes(_LENGTH_BYTES)
+        entry = Entry(self._mine / _name(key), key, list(history), draft.sizes, len(end))
+        with _whole_or_nothing(draft, entry.size):
+            with draft.path.open("ab", 0) as file:
+                _write_all(file.fileno(), end)
+            draft.path.replace(entry.path)
         return entry
 
     def find(self, keys: Sequence[str]) -> dict[str, Entry]:
@@ -233,13 +264,28 @@ def _entry(path: Path) -> Entry | None:
     """What a file of the spool holds; none where it cannot be trusted, or is gone."""
     try:
         with path.open("rb") as file:
-            header = file.readline()
-            head = json.loads(header)
-            entry = Entry(path, head["key"], head["history"], head["sizes"], len(header))
+            file.seek(-_LENGTH_BYTES, os.SEEK_END)
+            length = int.from_bytes(file.read())
+            end_bytes = length + _LENGTH_BYTES
+            file.seek(-end_bytes, os.SEEK_END)
+            said = json.loads(file.read(length))
+            entry = Entry(path, said["key"], said["history"], said["sizes"], end_bytes)
             whole = os.fstat(file.fileno()).st_size == entry.size
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
-    return entry if whole and head["boot"] == _boot() else None
+    return entry if whole and said["boot"] == _boot() else None
+
+
+@contextlib.contextmanager
+def _whole_or_nothing(draft: Draft, needed_bytes: int) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.discard()
+        if error.errno in FULL:
+            raise DiskFullError(draft.path, needed_bytes) from error
+        raise UserError(str(draft.path), "cannot be written", got=error.strerror) from error
 
 
 def _boot() -> str:
@@ -249,7 +295,7 @@ def _boot() -> str:
         return ""
 
 
-def _write_all(handle: int, content: bytes) -> None:
+def _write_all(handle: int, content: bytes | memoryview) -> None:
     view = memoryview(content)
     while view:
         view = view[os.write(handle, view) :]

@@ -16,9 +16,8 @@ from headpose.config import TrainConfig
 from headpose.data.prepared import PreparedSet
 from headpose.data.sources import ImageSource
 from headpose.data.split import split_by_photo
-from headpose.networks.snapshots import weights_to_bytes
 from headpose.training import EpochResult, Training
-from tuning.checkpoints import CheckpointStore, Snapshot
+from tuning.checkpoints import CheckpointStore
 from tuning.manifest import OBJECTIVE, Metrics
 from tuning.prefix import DataIdentity, prefix_keys
 
@@ -139,26 +138,32 @@ class _Course:
         begun = loaded[0] if loaded else 0
         del loaded  # it holds a whole checkpoint
         for epoch in range(begun + 1, last + 1):
-            metrics = _metrics(training.run_epoch(epoch))
-            report = self._report(epoch, metrics, restored=False)
-            if not math.isfinite(metrics[OBJECTIVE]):
+            report = self._report(epoch, self._train_epoch(training, epoch), restored=False)
+            if not math.isfinite(report.metrics[OBJECTIVE]):
                 yield report
                 return None
-            is_new = epoch > len(self._history)
-            if is_new:
-                self._history.append(metrics)
-            if is_new or self._found.lacks(epoch):
-                self._save(epoch, _snapshot(training))
             if epoch < last:
                 yield report
         return report
 
+    def _train_epoch(self, training: Training, epoch: int) -> Metrics:
+        """Trains an epoch; a new one's checkpoint lies on the disk then, if it is a number."""
+        is_new = epoch > len(self._history)
+        is_kept = is_new or self._found.lacks(epoch)
+        saving = self._checkpoints.saving(training.files) if is_kept else None
+        metrics = _metrics(training.run_epoch(epoch, saving))
+        is_number = math.isfinite(metrics[OBJECTIVE])
+        if is_new and is_number:
+            self._history.append(metrics)
+        if saving and is_number:
+            saving.finish(self._keys[epoch - 1], self._history[:epoch])
+            self._saved.add(epoch)
+        elif saving:
+            saving.discard()
+        return metrics
+
     def _report(self, epoch: int, metrics: Metrics, *, restored: bool) -> EpochReport:
         return EpochReport(epoch, metrics, self._keys[epoch - 1], restored)
-
-    def _save(self, epoch: int, snapshot: Snapshot) -> None:
-        self._checkpoints.save(self._keys[epoch - 1], self._history[:epoch], snapshot)
-        self._saved.add(epoch)
 
 
 def _training(
@@ -167,10 +172,6 @@ def _training(
     train, validation = split_by_photo(data.photos, plan.validation_fraction, plan.split_seed)
     images = images or ImageSource(data, device)
     return Training(plan.config, data, train, data, validation, device, (images, images))
-
-
-def _snapshot(training: Training) -> Snapshot:
-    return Snapshot(weights_to_bytes(training.network()), training.optimiser_state())
 
 
 def _metrics(result: EpochResult) -> Metrics:

@@ -23,7 +23,7 @@ from tuning.manifest import (
     read_manifest,
 )
 from tuning.objects import Objects, Place
-from tuning.spool import DiskFullError, Entry, Spool, superseded
+from tuning.spool import Content, DiskFullError, Draft, Entry, Spool, superseded
 from usererror import UserError
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # untuned
@@ -56,8 +56,8 @@ class Uploads:
         self._thread = threading.Thread(target=self._run, daemon=True, name="uploads")
         self._thread.start()
 
-    def add(self, key: str, history: Sequence[Metrics], contents: Mapping[Part, bytes]) -> None:
-        """Puts a checkpoint on the disk, from where it is uploaded.
+    def draft(self, contents: Mapping[Part, Content]) -> Draft:
+        """Puts the parts of a checkpoint on the disk.
 
         Waits where the spool has reached its limit and nothing in it is superseded.
 
@@ -65,13 +65,22 @@ class Uploads:
             DiskFullError: there is no room on the disk.
             UserError: the spool cannot be written to.
         """
-        self._make_room(sum(map(len, contents.values())))
+        self._make_room(sum(content.size for content in contents.values()))
         try:
-            entry = self._spool.write(key, history, contents)
+            return self._spool.draft(contents)
         except DiskFullError:
             if not self._drop_superseded():
                 raise
-            entry = self._spool.write(key, history, contents)
+            return self._spool.draft(contents)
+
+    def add(self, draft: Draft, key: str, history: Sequence[Metrics]) -> None:
+        """Makes a checkpoint of a draft, which is uploaded from the disk.
+
+        Raises:
+            DiskFullError: there is no room on the disk.
+            UserError: the spool cannot be written to.
+        """
+        entry = self._spool.finish(draft, key, history)
         with self._changed:
             self._waiting.append(entry)
             self._changed.notify_all()

@@ -1,7 +1,8 @@
 """What a worker process sets up once and all its trials share: settings, storage, data, device.
 
-A trial leaves nothing behind but what is meant to stay: the mapped data, their copy on the GPU, and
-its last checkpoint on its way to the store while the next trial begins.
+A trial leaves nothing behind but what is meant to stay: the mapped data, their copy on the GPU, the
+weights that its backbone began with, and its last checkpoint on its way to the store while the next
+trial begins.
 """
 
 import gc

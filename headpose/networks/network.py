@@ -4,8 +4,8 @@ Ruiz et al. 2018, "Fine-grained head pose estimation without keypoints" (arXiv:1
 Letters: N images, B bins.
 """
 
-import contextlib
-from collections.abc import Iterator
+import copy
+import functools
 from typing import Self
 
 import torch
@@ -16,6 +16,14 @@ from usererror import UserError
 
 #: The order of the heads, of the second axis of logits and of the last axis of angles.
 ANGLE_NAMES = ("yaw", "pitch", "roll")
+
+# Drawing the initial weights of a ResNet50 takes five times as long as copying them, and trials
+# that follow one another in a process mostly begin with the same ones. Untuned: as many as a search
+# has backbones, usually.
+_TRUNKS_KEPT = 4
+
+_WORKED: set[tuple[str, int]] = set()
+"""Backbones with sizes of images that they were seen to take."""
 
 # torchvision's SqueezeNet: dropout before its last convolution, and that layer's initial spread.
 _SQUEEZENET_DROPOUT = 0.5
@@ -82,11 +90,14 @@ class HeadposeNet(nn.Module):
         return self
 
     def require_image_px(self, image_px: int) -> None:
-        """Refuse an image size that this backbone cannot take, by trying one black image.
+        """Refuse an image size that this backbone cannot take, by trying one black image; what
+        worked is not tried again in this process.
 
         Raises:
             UserError: the size does not work.
         """
+        if (self.backbone, image_px) in _WORKED:
+            return
         was_training = self.training
         device = next(self.parameters()).device
         try:
@@ -100,6 +111,8 @@ class HeadposeNet(nn.Module):
                 rule=str(error).strip().split("\n")[0][:200],
                 remedy="use a size that suits the backbone, 224 suits all but a few",
             ) from error
+        else:
+            _WORKED.add((self.backbone, image_px))
         finally:
             self.train(was_training)
 
@@ -118,27 +131,29 @@ def build_network(
         n_bins: B, at least 2; :attr:`headpose.bins.Binning.count`.
         imagenet: None for random weights, ``download``, a file, or a folder with one file for each
             backbone. The heads are random in any case.
-        seed: makes the initial weights repeatable and leaves the global generators alone; None
-            draws from the global generator.
+        seed: makes the initial weights repeatable and leaves the global generators alone; the
+            process keeps the backbones that it made so last, and reads no file again for them.
+            None draws from the global generator.
 
     Raises:
         UserError: an unknown backbone, too few bins, weights that are absent or do not fit.
     """
     if n_bins < 2:
         raise UserError("n_bins", "too few bins", got=n_bins, rule="at least 2")
-    with _seeded(seed):
-        return HeadposeNet(backbone, n_bins, make_trunk(backbone, imagenet))
-
-
-@contextlib.contextmanager
-def _seeded(seed: int | None) -> Iterator[None]:
     if seed is None:
-        yield
-        return
+        return HeadposeNet(backbone, n_bins, make_trunk(backbone, imagenet))
     with torch.random.fork_rng(devices=[]):
-        # torch.manual_seed would reach the generators of the GPUs too.
-        torch.default_generator.manual_seed(seed)
-        yield
+        trunk, generator_state = _pristine_trunk(backbone, imagenet, seed)
+        torch.default_generator.set_state(generator_state)
+        return HeadposeNet(backbone, n_bins, copy.deepcopy(trunk))
+
+
+@functools.lru_cache(maxsize=_TRUNKS_KEPT)
+def _pristine_trunk(backbone: str, imagenet: str | None, seed: int) -> tuple[Trunk, Tensor]:
+    """A seeded trunk, never to be changed, and the state of the global generator after it."""
+    # torch.manual_seed would reach the generators of the GPUs too.
+    torch.default_generator.manual_seed(seed)
+    return make_trunk(backbone, imagenet), torch.default_generator.get_state()
 
 
 def _head(trunk: Trunk, n_bins: int) -> nn.Module:

@@ -19,6 +19,7 @@ from headpose.networks.names import check_backbone
 from headpose.networks.network import HeadposeNet, build_network
 from headpose.networks.released import load_snapshot
 from headpose.networks.state_dicts import load_strictly
+from headpose.tensor_file import TensorFile
 from usererror import UserError
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "load_snapshot",
     "load_weights",
     "save_weights",
+    "weights_file",
     "weights_from_bytes",
     "weights_to_bytes",
 ]
@@ -59,6 +61,11 @@ class LoadedNetwork:
 
 def weights_to_bytes(network: LoadedNetwork) -> bytes:
     """The content of a weights file; equal networks give equal bytes."""
+    return b"".join(weights_file(network))
+
+
+def weights_file(network: LoadedNetwork) -> TensorFile:
+    """The same, to be written piece by piece; the network must not change meanwhile."""
     description = {
         "format": _FORMAT,
         "backbone": network.net.backbone,
@@ -66,12 +73,8 @@ def weights_to_bytes(network: LoadedNetwork) -> bytes:
         "centres": network.binning.centres,
         "image_px": network.image_px,
     }
-    # Contiguous: safetensors knows no strides, and a network may be kept channels_last.
-    state = {
-        name: value.detach().cpu().contiguous() for name, value in network.net.state_dict().items()
-    }
-    content: bytes = safetensors.torch.save(state, {_METADATA_KEY: json.dumps(description)})
-    return content
+    state = {name: value.cpu() for name, value in network.net.state_dict().items()}
+    return TensorFile(state, {_METADATA_KEY: json.dumps(description)})
 
 
 def weights_from_bytes(content: bytes, where: str) -> LoadedNetwork:

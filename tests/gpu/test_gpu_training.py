@@ -2,11 +2,13 @@
 
 import gc
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from headpose.config import TrainConfig
@@ -16,6 +18,7 @@ from headpose.data.manifest import PrepareSettings
 from headpose.data.prepared import PreparedSet, prepare
 from headpose.data.render import IMAGENET_STD, render
 from headpose.data.sources import ImageSource, Keep
+from headpose.networks.snapshots import weights_to_bytes
 from headpose.training import Training
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "headpose"))
@@ -84,6 +87,32 @@ def test_a_stored_training_goes_on_as_if_uninterrupted(faces: PreparedSet, preci
     assert [resumed.run_epoch(epoch).train_loss for epoch in (2, 3)] == pytest.approx(
         expected, rel=0.05
     )
+
+
+class InAThread:
+    """Asks for a training's files from when its validation begins."""
+
+    def __init__(self, training: Training) -> None:
+        self._training, self._pool = training, ThreadPoolExecutor(1)
+
+    def __enter__(self) -> None:
+        self.files = self._pool.submit(self._training.files)
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown()
+
+
+def test_the_state_can_be_copied_while_the_gpu_validates(faces: PreparedSet) -> None:
+    rows = np.arange(24), np.arange(24, 32)
+    training = Training(CONFIG, faces, rows[0], faces, rows[1], torch.device("cuda"))
+    for epoch in (1, 2):
+        meanwhile = InAThread(training)
+        training.run_epoch(epoch, meanwhile)
+        weights, optimiser = (b"".join(file) for file in meanwhile.files.result())
+        assert weights == weights_to_bytes(training.network())
+        state, expected = safetensors.torch.load(optimiser), training.optimiser_state()
+        assert state.keys() == expected.keys()
+        assert all(torch.equal(state[name], expected[name]) for name in expected)
 
 
 def test_views_are_those_of_the_cpu() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from headpose.networks.backbones import make_trunk
 from headpose.networks.names import BACKBONES
 from headpose.networks.network import HeadposeNet, build_network
 from usererror import UserError
@@ -117,6 +118,26 @@ def test_a_seed_repeats_the_weights_and_leaves_the_global_generator_alone() -> N
     assert not torch.equal(first["heads.yaw.1.weight"], other["heads.yaw.1.weight"])
 
 
+@pytest.mark.parametrize("backbone", LIGHT)
+def test_a_network_of_kept_initial_weights_is_as_one_drawn_anew(backbone: str) -> None:
+    """What is kept of a backbone serves other heads, and nobody can change it."""
+    for n_bins in (6, 9, 6):
+        torch.manual_seed(11)
+        expected = HeadposeNet(backbone, n_bins, make_trunk(backbone)).state_dict()
+        net = build_network(backbone, n_bins, seed=11)
+        found = net.state_dict()
+        assert all(torch.equal(value, expected[key]) for key, value in found.items())
+        assert found.keys() == expected.keys()
+        net.set_stem_frozen(True)
+        net(noise()).sum().backward()
+        with torch.no_grad():
+            for value in found.values():
+                value.fill_(7)
+    later = build_network(backbone, 6, seed=11)
+    assert all(p.requires_grad and p.grad is None for p in later.parameters())
+    assert all(module.training for module in later.modules())
+
+
 def test_heads_answer_independently_in_the_order_yaw_pitch_roll() -> None:
     net = build_network("resnet18", 4, seed=0).eval()
     with torch.no_grad():
@@ -133,6 +154,9 @@ def test_an_image_too_small_for_the_backbone_is_a_users_error() -> None:
     with pytest.raises(UserError, match=r"image_px: squeezenet1_0 cannot take images .* got 16"):
         net.require_image_px(16)
     assert net.training
+    net.require_image_px(32)
+    with pytest.raises(UserError):
+        build_network("squeezenet1_0", 9, seed=1).require_image_px(16)
 
 
 def test_too_few_bins_are_refused() -> None:

@@ -3,10 +3,12 @@
 import dataclasses
 import io
 import math
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from faces import write_300w_lp
 
@@ -36,6 +38,27 @@ LIGHT = TrainConfig(
 STEM = ("trunk.features.0.0.weight", "trunk.features.0.1.running_mean")
 
 
+class Meanwhile:
+    """Writes a training's files while it is validated, in a thread that ends later."""
+
+    def __init__(self, training: Training) -> None:
+        self.written: list[bytes] = []
+        self.is_validated = threading.Event()
+        self._thread = threading.Thread(target=self._write, args=(training,))
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.is_validated.set()
+        self._thread.join()
+
+    def _write(self, training: Training) -> None:
+        files = training.files()
+        assert self.is_validated.wait(60)
+        self.written = [b"".join(file) for file in files]
+
+
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> PreparedSet:
     root = tmp_path_factory.mktemp("faces")
@@ -47,6 +70,18 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> PreparedSet:
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+def test_the_state_can_be_written_while_it_is_validated(faces: PreparedSet) -> None:
+    training, plain = training_of(LIGHT, faces), training_of(LIGHT, faces)
+    for epoch in (1, 2):
+        meanwhile = Meanwhile(training)
+        result = training.run_epoch(epoch, meanwhile)
+        expected = plain.run_epoch(epoch)
+        assert (result.train_loss, result.val) == (expected.train_loss, expected.val)
+        weights, optimiser = meanwhile.written
+        assert weights == weights_to_bytes(plain.network())
+        assert same(safetensors.torch.load(optimiser), plain.optimiser_state())
 
 
 def training_of(config: TrainConfig, faces: PreparedSet) -> Training:

@@ -18,7 +18,8 @@ from cluster.local import ports, processes, seaweed
 from cluster.local.server import ensure_running, stop
 from cluster.local.state import StateDir
 from cluster.settings import Settings
-from tuning.checkpoints import CheckpointStore, Snapshot
+from headpose.tensor_file import TensorFile
+from tuning.checkpoints import CheckpointStore
 from tuning.manifest import read_manifest
 from tuning.objects import Objects, StorageAwayError
 from tuning.places import checkpoints, spool
@@ -122,8 +123,16 @@ def history(epochs: int) -> list[dict[str, float]]:
     return [{"val_mae": 10.0 - e, "epoch_seconds": 0.0} for e in range(epochs)]
 
 
-def snapshot(value: int) -> Snapshot:
-    return Snapshot(bytes([value]) * LARGE, {"exp_avg/a": torch.full((1000,), float(value))})
+def files(value: int) -> tuple[TensorFile, TensorFile]:
+    large = torch.full((LARGE,), value, dtype=torch.uint8)
+    return TensorFile({"w": large}), TensorFile({"exp_avg/a": torch.full((1000,), float(value))})
+
+
+def save(node: CheckpointStore, epoch: int) -> None:
+    saving = node.saving(lambda: files(epoch))
+    with saving:
+        pass
+    saving.finish(KEYS[epoch - 1], history(epoch))
 
 
 def test_a_frozen_store_holds_nobody_up_and_gets_everything_when_it_thaws(
@@ -133,7 +142,7 @@ def test_a_frozen_store_holds_nobody_up_and_gets_everything_when_it_thaws(
     s3.signal(signal.SIGSTOP)
     try:
         for epoch in (1, 2, 3):
-            node.save(KEYS[epoch - 1], history(epoch), snapshot(epoch))
+            save(node, epoch)
         assert node.beginning(KEYS, trained_epochs=3).history == history(3)
         assert node.beginning(["new/1"]).history == [], "a new trial begins"
         assert not node.flush(0.5)
@@ -144,7 +153,7 @@ def test_a_frozen_store_holds_nobody_up_and_gets_everything_when_it_thaws(
     assert found.history == history(3)
     loaded = found.load()
     assert loaded is not None
-    assert (loaded[0], loaded[1].weights_file) == (3, snapshot(3).weights_file)
+    assert (loaded[0], loaded[1].weights_file) == (3, b"".join(files(3)[0]))
     assert any("checkpoints wait on this node's disk" in note for note in notes)
 
 
@@ -152,13 +161,13 @@ def test_a_store_that_dies_and_comes_back_is_no_failure(
     s3: OwnS3, store_of: StoreOf, tmp_path: Path
 ) -> None:
     node = store_of("node")
-    node.save(KEYS[0], history(1), snapshot(1))
+    save(node, 1)
     assert node.flush(60)
     s3.end()
     try:
         with pytest.raises(StorageAwayError):
             s3.impatient.get(checkpoints(s3.settings) / "x")
-        node.save(KEYS[1], history(2), snapshot(2))
+        save(node, 2)
     finally:
         s3.start()
     assert node.flush(100)
@@ -177,7 +186,7 @@ def test_what_a_killed_worker_could_not_upload_the_next_one_does(s3: OwnS3, tmp_
         "node = t.CheckpointStore(t.Objects(s), root, where)\n"
         "print('ready', flush=True)\n"
         "for line in sys.stdin:\n"
-        "    node.save(t.KEYS[0], t.history(1), t.snapshot(1))\n"
+        "    t.save(node, 1)\n"
         "    print('reported', flush=True)\n"
     )
     environment = {
@@ -219,7 +228,7 @@ def test_what_a_killed_worker_could_not_upload_the_next_one_does(s3: OwnS3, tmp_
     successor.close()
     loaded = CheckpointStore(objects, root, Spool(tmp_path / "far", 10**9)).beginning(KEYS).load()
     assert loaded is not None
-    assert loaded[1].weights_file == snapshot(1).weights_file
+    assert loaded[1].weights_file == b"".join(files(1)[0])
 
 
 def test_of_many_writers_at_once_one_stores(s3: OwnS3, tmp_path: Path) -> None:
@@ -247,7 +256,7 @@ def test_a_damaged_object_costs_its_epoch_only(
 ) -> None:
     node = store_of("node")
     for epoch in (1, 2):
-        node.save(KEYS[epoch - 1], history(epoch), snapshot(epoch))
+        save(node, epoch)
     assert node.flush(60)
     objects, root = s3.objects, checkpoints(s3.settings) / tmp_path.name
     manifest = read_manifest(objects, root, KEYS[1])

@@ -1,17 +1,20 @@
 """Checkpoints in a store that fails in all the ways that stores do."""
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from memory_objects import MemoryObjects
 
-from tuning.checkpoints import CheckpointStore, Snapshot
-from tuning.manifest import PARTS, manifest_of, read_manifest
+from headpose.tensor_file import TensorFile
+from tuning.checkpoints import CheckpointStore
+from tuning.manifest import PARTS, Part, manifest_of, read_manifest
 from tuning.objects import AbsentObjectError, Place
-from tuning.spool import Spool
+from tuning.spool import Entry, Spool
 from tuning.uploads import store
 
 ROOT = Place("bucket", "checkpoints")
@@ -24,10 +27,22 @@ def history(epochs: int) -> list[dict[str, float]]:
     return [{"val_mae": 10.0 - epoch, "epoch_seconds": 0.0} for epoch in range(epochs)]
 
 
-def snapshot(value: float) -> Snapshot:
+Files = tuple[TensorFile, TensorFile]
+
+
+def files(value: float) -> Files:
     strided = torch.full((2, 3, 4, 4), value).to(memory_format=torch.channels_last)
     optimiser = {"step/a": torch.tensor(value), "exp_avg/a": strided}
-    return Snapshot(f"weights {value}".encode(), optimiser)
+    return TensorFile({"weights": torch.tensor(value)}), TensorFile(optimiser)
+
+
+def contents(value: float) -> dict[Part, bytes]:
+    return {part: b"".join(file) for part, file in zip(PARTS, files(value), strict=True)}
+
+
+def written(spool: Spool, epochs: int, made: Files) -> Entry:
+    draft = spool.draft(dict(zip(PARTS, made, strict=True)))
+    return spool.finish(draft, KEYS[epochs - 1], history(epochs))
 
 
 @pytest.fixture
@@ -55,14 +70,90 @@ def store_of(objects: MemoryObjects, tmp_path: Path, notes: list[str]) -> Iterat
         one.close()
 
 
+def save(found: CheckpointStore, key: str, history: list[dict[str, float]], made: Files) -> None:
+    saving = found.saving(lambda: made)
+    with saving:
+        pass
+    saving.finish(key, history)
+
+
 def fill(found: CheckpointStore, epochs: int) -> None:
     for epoch in range(1, epochs + 1):
-        found.save(KEYS[epoch - 1], history(epoch), snapshot(epoch))
+        save(found, KEYS[epoch - 1], history(epoch), files(epoch))
     assert found.flush(10)
 
 
 def stored(objects: MemoryObjects, key: str) -> list[str]:
     return [k for k in objects.contents if k.startswith(f"checkpoints/{key}/")]
+
+
+def drafts(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*.draft") if path.is_file()]
+
+
+def test_a_checkpoint_is_written_meanwhile_and_there_when_it_is_finished(
+    store_of: StoreOf, objects: MemoryObjects, tmp_path: Path
+) -> None:
+    objects.gate.clear()
+    found, begun, goes_on = store_of(), threading.Event(), threading.Event()
+
+    def slow() -> Files:
+        begun.set()
+        assert goes_on.wait(20)
+        return files(1.0)
+
+    saving = found.saving(slow)
+    with saving:
+        assert begun.wait(20), "in another thread"
+        assert found.beginning(KEYS).history == []
+        goes_on.set()
+    saving.finish(KEYS[0], history(1))
+    assert found.beginning(KEYS).history == history(1)
+    assert drafts(tmp_path) == []
+
+
+@pytest.mark.parametrize("is_written", [True, False])
+@pytest.mark.parametrize("how", ["not wanted", "interrupted"])
+def test_what_is_dropped_leaves_nothing_and_is_not_waited_for(
+    store_of: StoreOf, tmp_path: Path, how: str, *, is_written: bool
+) -> None:
+    found, goes_on, is_asked = store_of(), threading.Event(), threading.Event()
+
+    def slow() -> Files:
+        is_asked.set()
+        assert goes_on.wait(20)
+        return files(1.0)
+
+    saving = found.saving(slow)
+    with contextlib.suppress(KeyboardInterrupt), saving:
+        assert is_asked.wait(20)
+        if is_written:
+            goes_on.set()
+            saving._draft.result(20)
+            assert len(drafts(tmp_path)) == 1
+        if how == "interrupted":
+            raise KeyboardInterrupt
+    if how == "not wanted":
+        saving.discard()
+    goes_on.set()
+    saving._draft.result(20)
+    for _ in range(100):
+        if not drafts(tmp_path):
+            break
+        threading.Event().wait(0.1)
+    assert drafts(tmp_path) == []
+    assert found.beginning(KEYS).history == []
+
+
+def test_what_goes_wrong_meanwhile_is_heard_at_the_end(store_of: StoreOf) -> None:
+    def broken() -> Files:
+        raise torch.OutOfMemoryError
+
+    saving = store_of().saving(broken)
+    with saving:
+        pass
+    with pytest.raises(torch.OutOfMemoryError):
+        saving.finish(KEYS[0], history(1))
 
 
 def test_another_node_finds_metrics_and_state_by_few_requests(
@@ -78,8 +169,8 @@ def test_another_node_finds_metrics_and_state_by_few_requests(
     loaded = found.load()
     assert loaded is not None
     assert loaded[0] == 3
-    assert loaded[1].weights_file == snapshot(3).weights_file
-    for name, value in snapshot(3).optimiser.items():
+    assert loaded[1].weights_file == contents(3)["weights"]
+    for name, value in safetensors.torch.load(contents(3)["optimiser"]).items():
         assert torch.equal(loaded[1].optimiser[name], value)
     assert objects.requests == ["list", "get", "get", "get"]
 
@@ -108,7 +199,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_next_shorter_one_used(
     assert len([k for k in objects.contents if k.startswith("damaged/checkpoints/trunk/3/")]) == 3
     assert found.lacks(3)
     again = store_of("third node")
-    again.save(KEYS[2], history(3), snapshot(3))
+    save(again, KEYS[2], history(3), files(3))
     assert again.flush(10)
     assert store_of("fourth node").beginning(KEYS).load()[0] == 3  # type: ignore[index]
 
@@ -154,8 +245,8 @@ def test_of_two_writers_the_first_complete_one_wins_whole(
     objects: MemoryObjects, tmp_path: Path, notes: list[str]
 ) -> None:
     """The stale one has uploaded its parts when the other one begins and ends."""
-    stale = Spool(tmp_path / "stale", 10**9).write(KEYS[0], history(1), snapshot(1.0).contents())
-    fresh = Spool(tmp_path / "fresh", 10**9).write(KEYS[0], history(1), snapshot(2.0).contents())
+    stale = written(Spool(tmp_path / "stale", 10**9), 1, files(1.0))
+    fresh = written(Spool(tmp_path / "fresh", 10**9), 1, files(2.0))
     door = objects.put_new
 
     def thaws_late(place: Place, content: bytes) -> bool:
@@ -165,7 +256,7 @@ def test_of_two_writers_the_first_complete_one_wins_whole(
 
     objects.put_new = thaws_late  # type: ignore[method-assign]
     assert not store(objects, ROOT, stale, notes.append)  # type: ignore[arg-type]
-    expected = manifest_of(KEYS[0], history(1), snapshot(2.0).contents())
+    expected = manifest_of(KEYS[0], history(1), contents(2.0))
     assert read_manifest(objects, ROOT, KEYS[0]) == expected  # type: ignore[arg-type]
     names = {f"checkpoints/trunk/1/{expected.parts[part].name}" for part in PARTS}
     assert set(objects.contents) == names | {"checkpoints/trunk/1/manifest.json"}
@@ -174,7 +265,7 @@ def test_of_two_writers_the_first_complete_one_wins_whole(
 def test_the_same_content_twice_stays(
     objects: MemoryObjects, tmp_path: Path, notes: list[str]
 ) -> None:
-    entry = Spool(tmp_path, 10**9).write(KEYS[0], history(1), snapshot(1.0).contents())
+    entry = written(Spool(tmp_path, 10**9), 1, files(1.0))
     assert store(objects, ROOT, entry, notes.append)  # type: ignore[arg-type]
     assert not store(objects, ROOT, entry, notes.append)  # type: ignore[arg-type]
     assert len(objects.contents) == 3
@@ -190,18 +281,17 @@ def test_a_collected_best_is_stored_again_when_it_is_trained_again(
     found = store_of("other node").beginning(KEYS)
     assert [found.lacks(epoch) for epoch in (1, 2)] == [False, True]
     for value in (9.0, 2.0):  # on a GPU it comes out a little different
-        again = Spool(tmp_path / f"{value}", 10**9)
-        entry = again.write(KEYS[1], history(2), snapshot(value).contents())
+        entry = written(Spool(tmp_path / f"{value}", 10**9), 2, files(value))
         store(objects, ROOT, entry, notes.append)  # type: ignore[arg-type]
     loaded = store_of("third node").beginning(KEYS).load()
     assert loaded is not None
-    assert (loaded[0], loaded[1].weights_file) == (2, snapshot(9.0).weights_file), "the first one"
+    assert (loaded[0], loaded[1].weights_file) == (2, contents(9.0)["weights"]), "the first one"
 
 
 def test_a_known_epoch_is_looked_for_again(store_of: StoreOf, objects: MemoryObjects) -> None:
     uploading, other = store_of(), store_of("other node")
     objects.gate.clear()
-    uploading.save(KEYS[0], history(1), snapshot(1))
+    save(uploading, KEYS[0], history(1), files(1))
     assert other.beginning(KEYS).history == []
     threading.Timer(0.7, objects.gate.set).start()
     assert other.beginning(KEYS, trained_epochs=1).history == history(1)
@@ -271,18 +361,18 @@ def test_a_store_that_is_away_is_waited_for_as_long_as_training_again_would_take
 def test_the_bound_drops_what_is_superseded_and_then_makes_training_wait(
     store_of: StoreOf, objects: MemoryObjects, notes: list[str], tmp_path: Path
 ) -> None:
-    large = Snapshot(b"w" * 100_000, {"a": torch.zeros(10)})
+    large = TensorFile({"w": torch.zeros(25_000)}), TensorFile({"a": torch.zeros(10)})
     found = store_of(limit_bytes=450_000)
     objects.gate.clear()
     rising = [{"val_mae": float(epoch)} for epoch in range(1, 9)]
     for epoch in range(1, 8):  # the first is being uploaded, and its best one
-        found.save(f"trunk/{epoch}", rising[:epoch], large)
+        save(found, f"trunk/{epoch}", rising[:epoch], large)
     assert Spool(tmp_path / "node", 0).used_bytes() <= 450_000
     done = threading.Event()
 
     def another() -> None:
         for trunk in "bcdef":
-            found.save(f"{trunk}/1", [{"val_mae": 1.0}], large)
+            save(found, f"{trunk}/1", [{"val_mae": 1.0}], large)
         done.set()
 
     trainer = threading.Thread(target=another)

@@ -10,13 +10,15 @@ import pytest
 
 from cluster.settings import Settings
 from tuning.leftovers import bring_leftovers
+from tuning.manifest import Part
 from tuning.places import checkpoints
 from tuning.spool import Spool
 
 sys.path.insert(0, str(Path(__file__).parent))
 from memory_objects import MemoryObjects
+from whole import Whole
 
-CONTENTS = {"weights": b"w" * 1000, "optimiser": b"o" * 2000}
+CONTENTS: dict[Part, Whole] = {"weights": Whole(b"w" * 1000), "optimiser": Whole(b"o" * 2000)}
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def test_what_dead_processes_left_is_brought_whatever_was_asked_for(
     objects: MemoryObjects, settings: Settings, node: Spool
 ) -> None:
     for epoch in (1, 2, 3):
-        node.write(f"t/{epoch}", history(epoch), CONTENTS)
+        node.finish(node.draft(CONTENTS), f"t/{epoch}", history(epoch))
     node.close()  # as its process would end
     bring_leftovers(["t/1"])
     assert stored(objects, settings) == {"t/1", "t/2", "t/3"}
@@ -64,7 +66,7 @@ def test_what_dead_processes_left_is_brought_whatever_was_asked_for(
 def test_a_node_that_has_nothing_says_so_at_once(
     objects: MemoryObjects, settings: Settings, node: Spool
 ) -> None:
-    node.write("t/1", history(1), CONTENTS)
+    node.finish(node.draft(CONTENTS), "t/1", history(1))
     objects.away = True
     bring_leftovers(["another/1"])
     assert objects.contents == {}
@@ -80,7 +82,7 @@ def bringing(keys: list[str]) -> threading.Thread:
 def test_a_store_that_is_away_is_waited_for(
     objects: MemoryObjects, settings: Settings, node: Spool
 ) -> None:
-    node.write("t/1", history(1), CONTENTS)
+    node.finish(node.draft(CONTENTS), "t/1", history(1))
     node.close()
     objects.away = True
     thread = bringing(["t/1"])
@@ -95,7 +97,7 @@ def test_a_store_that_is_away_is_waited_for(
 def test_what_a_living_process_uploads_is_waited_for(
     objects: MemoryObjects, settings: Settings, node: Spool
 ) -> None:
-    entry = node.write("t/1", history(1), CONTENTS)
+    entry = node.finish(node.draft(CONTENTS), "t/1", history(1))
     thread = bringing(["t/1"])
     thread.join(2.0)
     assert thread.is_alive()

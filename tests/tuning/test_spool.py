@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from whole import Whole
 
 from tuning import spool as spool_module
-from tuning.manifest import DamagedCheckpointError
+from tuning.manifest import DamagedCheckpointError, Part
 from tuning.spool import DiskFullError, Entry, Spool, superseded
 
-CONTENTS = {"weights": b"w" * 1000, "optimiser": b"o" * 2000}
+CONTENTS: dict[Part, Whole] = {"weights": Whole(b"w" * 1000), "optimiser": Whole(b"o" * 2000)}
 PLENTY = 10**9
 
 
@@ -30,12 +31,12 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
 
 
 def test_a_checkpoint_comes_back_as_it_was_written(spool: Spool) -> None:
-    spool.write("trunk/state", history(4.0, 0.1 + 0.2), CONTENTS)
+    spool.finish(spool.draft(CONTENTS), "trunk/state", history(4.0, 0.1 + 0.2))
     found = spool.find(["trunk/other", "trunk/state"])
     assert list(found) == ["trunk/state"]
     entry = found["trunk/state"]
     assert entry.history == history(4.0, 0.1 + 0.2)
-    assert {part: entry.read(part) for part in CONTENTS} == CONTENTS
+    assert {part: Whole(entry.read(part)) for part in CONTENTS} == CONTENTS
     assert spool.used_bytes() >= 3000
 
 
@@ -45,16 +46,17 @@ def test_a_killed_process_loses_nothing_and_a_living_one_keeps_its_own(
     code = (
         "import sys\n"
         "from pathlib import Path\n"
+        "sys.path.insert(0, sys.argv[2])\n"
+        "from test_spool import CONTENTS\n"
         "from tuning.spool import Spool\n"
         "spool = Spool(Path(sys.argv[1]), 10**9)\n"
         "for n in (2, 1):\n"
-        "    contents = {'weights': b'w' * 1000, 'optimiser': b'o' * 2000}\n"
-        "    spool.write(f't/{n}', [{'val_mae': 1.0}] * n, contents)\n"
+        "    spool.finish(spool.draft(CONTENTS), f't/{n}', [{'val_mae': 1.0}] * n)\n"
         "print('written', flush=True)\n"
         "sys.stdin.read()\n"
     )
     writer = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "spool")],
+        [sys.executable, "-c", code, str(tmp_path / "spool"), str(Path(__file__).parent)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -70,7 +72,7 @@ def test_a_killed_process_loses_nothing_and_a_living_one_keeps_its_own(
         writer.wait(10)
     adopted = spool.adopt()
     assert [entry.key for entry in adopted] == ["t/1", "t/2"], "the oldest first"
-    assert adopted[1].read("optimiser") == CONTENTS["optimiser"]
+    assert adopted[1].read("optimiser") == CONTENTS["optimiser"].content
     assert spool.adopt() == []
 
 
@@ -78,7 +80,7 @@ def test_what_a_power_cut_may_have_torn_is_not_trusted(
     spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dead = Spool(tmp_path / "spool", PLENTY)
-    entry = dead.write("t/1", history(1.0), CONTENTS)
+    entry = dead.finish(dead.draft(CONTENTS), "t/1", history(1.0))
     dead.close()
     monkeypatch.setattr(spool_module, "_boot", lambda: "the next boot")
     assert spool.find(["t/1"]) == {}
@@ -88,12 +90,28 @@ def test_what_a_power_cut_may_have_torn_is_not_trusted(
 
 @pytest.mark.parametrize("kept_bytes", [0, 10, 500, 2000])
 def test_a_truncated_file_is_passed_over(spool: Spool, kept_bytes: int) -> None:
-    entry = spool.write("t/1", history(1.0), CONTENTS)
+    entry = spool.finish(spool.draft(CONTENTS), "t/1", history(1.0))
     with entry.path.open("r+b") as file:
         file.truncate(kept_bytes)
     assert spool.find(["t/1"]) == {}
     with pytest.raises(DamagedCheckpointError):
         entry.read("optimiser")
+
+
+def test_nobody_finds_a_draft_and_it_goes_with_its_process(spool: Spool, tmp_path: Path) -> None:
+    dying = Spool(tmp_path / "spool", PLENTY)
+    draft = dying.draft(CONTENTS)
+    assert draft.path.stat().st_size == 3000
+    assert spool.find(["t/1"]) == {}
+    assert spool.used_bytes() == 0
+    dying.close()
+    assert spool.adopt() == []
+    assert not draft.path.exists()
+
+
+def test_a_discarded_draft_leaves_nothing(spool: Spool, tmp_path: Path) -> None:
+    spool.draft(CONTENTS).discard()
+    assert {path.name for path in tmp_path.rglob("*") if path.is_file()} == {"lock"}
 
 
 def entry_of(key: str, *values: float) -> Entry:
@@ -126,12 +144,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_full_disk_is_said_with_path_and_bytes(small_disk: Path) -> None:
     spool = Spool(small_disk / "spool", PLENTY)
-    small = spool.write("t/1", history(1.0), CONTENTS)
-    large = {"weights": b"w" * 900_000, "optimiser": b"o" * 900_000}
+    small = spool.finish(spool.draft(CONTENTS), "t/1", history(1.0))
+    large: dict[Part, Whole] = {part: Whole(b"l" * 900_000) for part in CONTENTS}
     with pytest.raises(DiskFullError) as error:
-        spool.write("t/2", history(1.0, 1.0), large)
+        spool.finish(spool.draft(large), "t/2", history(1.0, 1.0))
     assert error.value.path.parent == small.path.parent
-    assert error.value.needed_bytes > 1_800_000
+    assert error.value.needed_bytes == 1_800_000
     again = pickle.loads(pickle.dumps(error.value))  # noqa: S301 - as Ray does
     assert (str(again), again.path) == (str(error.value), error.value.path)
     assert spool.used_bytes() == small.size, "nothing of it is left"

@@ -151,7 +151,8 @@ def test_a_trial_leaves_nothing_behind(
     monkeypatch.setattr("tuning.uploads.ADOPT_S", 1e6)
     worker = worker_on(objects, tmp_path / "spool")
     spec = spec_of(prepared, epochs=2)
-    list(worker.start(spec, SECOND))
+    for parameters in (FIRST | {"learning_rate": 1e-2}, SECOND):  # whose beginnings are kept
+        list(worker.start(spec, parameters))
     worker.close()
     before = left_behind()
     assert len(worker.take_notes()) == 1
