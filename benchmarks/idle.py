@@ -43,9 +43,9 @@ def timed(log: Path) -> Callable[[], None]:
         if getattr(original, "is_timed", False):
             return
 
-        def run_epoch(self: Training, epoch: int) -> Any:
+        def run_epoch(self: Training, epoch: int, *more: Any) -> Any:
             began = time.time()
-            result = original(self, epoch)
+            result = original(self, epoch, *more)
             with log.open("a", encoding="utf-8") as file:
                 file.write(f"{epoch} {began:.4f} {time.time():.4f}\n")
             return result
@@ -136,7 +136,9 @@ def main() -> None:
     arguments = parser(__doc__.split("\n")[0])
     arguments.add_argument("--data", type=Path, required=True, help="where faces are kept")
     arguments.add_argument("--trials", type=int, default=6)
-    arguments.add_argument("--networks", nargs="*", default=["mobilenet_v2", "resnet18"])
+    arguments.add_argument(
+        "--networks", nargs="*", default=["mobilenet_v2", "resnet18", "resnet50"]
+    )
     given = arguments.parse_args()
     data = faces.prepared(given.data, 200, 80, 160)
     state = Path(tempfile.mkdtemp(prefix="idle-"))
