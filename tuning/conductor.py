@@ -127,8 +127,8 @@ class Conductor:
         reason, detail = fate
         if reason == ExitReason.COMPLETED:
             self._running.leave(number)
-            best = self._study.trial(number).best_epoch or record
-            self._storing.add(number, record.checkpoint_key, best.checkpoint_key)
+            best = self._study.best_checkpoint(number) or record.checkpoint_key
+            self._storing.add(number, record.checkpoint_key, best)
             self._settle()  # complete as soon as these are stored; its worker is free already
         else:
             self._finish(number, reason, detail)

@@ -149,7 +149,7 @@ class Study:
             "restored": record.restored,
         }
         storage.set_trial_user_attr(entry.id, f"{EPOCH}{record.epoch:04d}", kept)
-        entry.add(record.epoch, record.metrics)
+        entry.add(record.epoch, record.metrics, record.checkpoint_key)
         return True
 
     def record_attempt(self, number: int, attempt: Attempt) -> None:
@@ -186,6 +186,10 @@ class Study:
     def last_epoch(self, number: int) -> int:
         """The latest epoch that is known of an open trial; 0 before its first."""
         return max(self._open[number].epochs, default=0)
+
+    def best_checkpoint(self, number: int) -> str | None:
+        """The key of the best epoch that is known of an open trial."""
+        return self._open[number].best_checkpoint
 
     def trained_s(self, number: int) -> float:
         """How long all epochs that are known of an open trial took."""

@@ -20,22 +20,23 @@ class Entry:
         self.epochs: set[int] = set()
         self.trained_s = 0.0
         self.best: float | None = None
+        self.best_checkpoint: str | None = None
         self._metrics: dict[str, float] = {}
         """As reported last."""
         for epoch in sorted(values):
             kept = attributes.get(f"{EPOCH}{epoch:04d}")
             if kept is not None:  # else a driver died between the two writes
-                self.add(epoch, kept["metrics"])
+                self.add(epoch, kept["metrics"], kept["checkpoint"])
 
     def values(self, objectives: Sequence[Objective]) -> list[float]:
         """Of a trial that is complete."""
         best = {} if self.best is None else {"val_mae": self.best}
         return [(self._metrics | best)[name] for name in objectives]
 
-    def add(self, epoch: int, metrics: dict[str, float]) -> None:
+    def add(self, epoch: int, metrics: dict[str, float], checkpoint_key: str) -> None:
         value = metrics["val_mae"]
         self.epochs.add(epoch)
         self.trained_s += metrics.get("epoch_seconds", 0.0)
         self._metrics = metrics
         if math.isfinite(value) and (self.best is None or value < self.best):
-            self.best = value
+            self.best, self.best_checkpoint = value, checkpoint_key

@@ -117,6 +117,24 @@ def test_an_epoch_counts_as_it_was_first_reported(storage: Storage, name: str) -
     assert study.record().trials[number].curve == {1: 9.0}
 
 
+def test_the_best_checkpoint_is_known_after_a_pause_and_to_the_next_driver(
+    storage: Storage, name: str
+) -> None:
+    study = storage.create(name, SPEC, "abc")
+    number, _ = asked(study)
+    assert study.best_checkpoint(number) is None
+    for record in (epoch(1, math.nan), epoch(2, 7.0), epoch(3, 7.0)):
+        study.record_epoch(number, record)
+    assert study.best_checkpoint(number) == "key2", "the first of equal ones"
+    study.finish(number, ExitReason.PAUSED)
+    study.take_up(number)
+    assert study.best_checkpoint(number) == "key2"
+    study.record_epoch(number, epoch(4, 6.0))
+    successor = storage.open(name)
+    successor.adopt()
+    assert study.best_checkpoint(number) == successor.best_checkpoint(number) == "key4"
+
+
 def test_a_new_driver_adopts_what_the_dead_one_left_running(storage: Storage, name: str) -> None:
     dead = storage.create(name, SPEC, "abc")
     number, parameters = asked(dead)
