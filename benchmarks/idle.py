@@ -2,8 +2,9 @@
 
 Both train the same networks one after another on one (logical) GPU of one local cluster, in one
 run. A wrapper around ``Training.run_epoch`` notes in both when an epoch begins and ends; idle is
-the time from the end of a trial's last epoch to the beginning of the next one's first. Hopetune
-stores a checkpoint after each epoch meanwhile; plain Ray Tune is spared that.
+the time from the end of a trial's last epoch, validation included, to the beginning of the next
+one's first. Hopetune writes a checkpoint during each validation, which is no idle time here, and
+waits for it afterwards, which is; plain Ray Tune is spared that.
 
     python -m benchmarks.idle --data /tmp/bench --keep epyc-2-cores
 """

@@ -87,6 +87,18 @@ def stored(objects: MemoryObjects, key: str) -> list[str]:
     return [k for k in objects.contents if k.startswith(f"checkpoints/{key}/")]
 
 
+class Slow:
+    """Files that are there when they may be."""
+
+    def __init__(self) -> None:
+        self.is_asked, self.goes_on = threading.Event(), threading.Event()
+
+    def __call__(self) -> Files:
+        self.is_asked.set()
+        assert self.goes_on.wait(20)
+        return files(1.0)
+
+
 def drafts(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*.draft") if path.is_file()]
 
@@ -95,18 +107,12 @@ def test_a_checkpoint_is_written_meanwhile_and_there_when_it_is_finished(
     store_of: StoreOf, objects: MemoryObjects, tmp_path: Path
 ) -> None:
     objects.gate.clear()
-    found, begun, goes_on = store_of(), threading.Event(), threading.Event()
-
-    def slow() -> Files:
-        begun.set()
-        assert goes_on.wait(20)
-        return files(1.0)
-
+    found, slow = store_of(), Slow()
     saving = found.saving(slow)
     with saving:
-        assert begun.wait(20), "in another thread"
+        assert slow.is_asked.wait(20), "in another thread"
         assert found.beginning(KEYS).history == []
-        goes_on.set()
+        slow.goes_on.set()
     saving.finish(KEYS[0], history(1))
     assert found.beginning(KEYS).history == history(1)
     assert drafts(tmp_path) == []
@@ -117,25 +123,19 @@ def test_a_checkpoint_is_written_meanwhile_and_there_when_it_is_finished(
 def test_what_is_dropped_leaves_nothing_and_is_not_waited_for(
     store_of: StoreOf, tmp_path: Path, how: str, *, is_written: bool
 ) -> None:
-    found, goes_on, is_asked = store_of(), threading.Event(), threading.Event()
-
-    def slow() -> Files:
-        is_asked.set()
-        assert goes_on.wait(20)
-        return files(1.0)
-
+    found, slow = store_of(), Slow()
     saving = found.saving(slow)
     with contextlib.suppress(KeyboardInterrupt), saving:
-        assert is_asked.wait(20)
+        assert slow.is_asked.wait(20)
         if is_written:
-            goes_on.set()
+            slow.goes_on.set()
             saving._draft.result(20)
             assert len(drafts(tmp_path)) == 1
         if how == "interrupted":
             raise KeyboardInterrupt
     if how == "not wanted":
         saving.discard()
-    goes_on.set()
+    slow.goes_on.set()
     saving._draft.result(20)
     for _ in range(100):
         if not drafts(tmp_path):
