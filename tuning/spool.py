@@ -71,7 +71,8 @@ class Draft:
     sizes: dict[Part, int]
 
     def discard(self) -> None:
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.unlink()
 
 
 @dataclass(frozen=True)
@@ -145,25 +146,30 @@ class Spool:
         self._have_folder()
         sizes = {part: contents[part].size for part in PARTS}
         draft = Draft(self._mine / f"{uuid.uuid4().hex}{DRAFT}", sizes)
-        with _whole_or_nothing(draft, sum(sizes.values())), draft.path.open("wb", 0) as file:
-            for part in PARTS:
-                for piece in contents[part]:
-                    _write_all(file.fileno(), piece)
+        try:
+            with _said(draft.path, sum(sizes.values())), draft.path.open("wb", 0) as file:
+                for part in PARTS:
+                    for piece in contents[part]:
+                        _write_all(file.fileno(), piece)
+        except BaseException:
+            draft.discard()
+            raise
         return draft
 
     def finish(self, draft: Draft, key: str, history: Sequence[Metrics]) -> Entry:
         """Makes a checkpoint of a draft.
 
         Raises:
-            DiskFullError: there is no room; nothing of it is left there.
+            DiskFullError: there is no room; the draft is still there, and may be tried again.
             UserError: the folder cannot be written to.
         """
         said = {"key": key, "history": list(history), "sizes": draft.sizes, "boot": _boot()}
         manifest = json.dumps(said).encode()
         end = manifest + len(manifest).to_bytes(_LENGTH_BYTES)
         entry = Entry(self._mine / _name(key), key, list(history), draft.sizes, len(end))
-        with _whole_or_nothing(draft, entry.size):
-            with draft.path.open("ab", 0) as file:
+        with _said(draft.path, entry.size):
+            with draft.path.open("r+b", 0) as file:
+                file.seek(sum(draft.sizes.values()))
                 _write_all(file.fileno(), end)
             draft.path.replace(entry.path)
         return entry
@@ -277,15 +283,13 @@ def _entry(path: Path) -> Entry | None:
 
 
 @contextlib.contextmanager
-def _whole_or_nothing(draft: Draft, needed_bytes: int) -> Iterator[None]:
+def _said(path: Path, needed_bytes: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        with contextlib.suppress(OSError):
-            draft.discard()
         if error.errno in FULL:
-            raise DiskFullError(draft.path, needed_bytes) from error
-        raise UserError(str(draft.path), "cannot be written", got=error.strerror) from error
+            raise DiskFullError(path, needed_bytes) from error
+        raise UserError(str(path), "cannot be written", got=error.strerror) from error
 
 
 def _boot() -> str:

@@ -2,19 +2,18 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Self, cast
+from typing import Self
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError
 from optuna.samplers import RandomSampler
-from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage, _CachedStorage
 
 from tuning import study_history
 from tuning.lease import Holder, Lease, holders, prepare
 from tuning.records import SearchRecord
 from tuning.spec import SearchSpec
 from tuning.study import Study, now_ms
-from tuning.study_storage import Patient, Rdb, away, unreachable
+from tuning.study_storage import InMemory, Patient, Rdb, Remembering, away, unreachable
 from tuning.warm_start import taken_from
 from usererror import UserError
 
@@ -35,15 +34,17 @@ class Storage:
         with _reachable():
             self._rdb: Rdb | None = Rdb(url)
             prepare(self._rdb.engine)
-        self._patient: Patient | None = Patient(self._rdb, patience_s)
-        self._memory: InMemoryStorage | None = None
+        patient = Patient(self._rdb, patience_s)
+        self._patient: Patient | None = patient
+        self._fresh: Callable[[], Remembering | InMemory] = lambda: Remembering(patient)
 
     @classmethod
     def in_memory(cls) -> "Storage":
         """A storage that lasts as long as its process: for simulations."""
         storage = cls.__new__(cls)
         storage._rdb = storage._patient = None
-        storage._memory = InMemoryStorage()
+        memory = InMemory()
+        storage._fresh = lambda: memory
         return storage
 
     def __enter__(self) -> Self:
@@ -167,12 +168,6 @@ class Storage:
 
     def _load(self, name: str) -> optuna.Study:
         return optuna.load_study(storage=self._fresh(), sampler=RandomSampler(), study_name=name)
-
-    def _fresh(self) -> BaseStorage:
-        """With a memory of its own for trials that are over, which never change."""
-        if self._memory is not None:
-            return self._memory
-        return _CachedStorage(cast(RDBStorage, self._patient))
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import dataclasses
 import time
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -34,7 +34,7 @@ from tuning.study_records import (
     number_of,
     trial_records,
 )
-from tuning.study_storage import TOKEN
+from tuning.study_storage import TOKEN, InMemory, Remembering
 from tuning.study_view import Finished
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -53,6 +53,7 @@ class Study:
 
     def __init__(self, study: optuna.Study, clock: Callable[[], int] | None = None) -> None:
         self._study = study
+        self._storage = cast("Remembering | InMemory", study._storage)
         self._clock = clock or now_ms
         self.name = study.study_name
         self.spec = SearchSpec.model_validate(_tuples(study.user_attrs["spec"]))
@@ -115,8 +116,7 @@ class Study:
         for trial in found:
             now = self._clock()
             away_ms = trial.user_attrs.get(AWAY_MS, 0) + max(0, now - last_sign_ms(trial))
-            for name, value in ((AWAY_MS, away_ms), (SEEN_MS, now)):
-                self._study._storage.set_trial_user_attr(trial._trial_id, name, value)
+            self._storage.write_trial(trial._trial_id, {AWAY_MS: away_ms, SEEN_MS: now})
         return [(number_of(trial), dict(trial.params)) for trial in found]
 
     def _running(self) -> list[FrozenTrial]:
@@ -140,15 +140,14 @@ class Study:
         entry = self._open[number]
         if record.epoch in entry.epochs:
             return False
-        storage, value = self._study._storage, record.metrics["val_mae"]
-        storage.set_trial_intermediate_value(entry.id, record.epoch, value)
         kept = {
             "at_ms": record.at_ms,
             "metrics": record.metrics,
             "checkpoint": record.checkpoint_key,
             "restored": record.restored,
         }
-        storage.set_trial_user_attr(entry.id, f"{EPOCH}{record.epoch:04d}", kept)
+        values = {record.epoch: record.metrics["val_mae"]}
+        self._storage.write_trial(entry.id, {f"{EPOCH}{record.epoch:04d}": kept}, values)
         entry.add(record.epoch, record.metrics, record.checkpoint_key)
         return True
 
@@ -156,7 +155,7 @@ class Study:
         """Keeps an attempt at a trial as it stands now."""
         entry = self._open[number]
         name = f"{ATTEMPT}{attempt.number:04d}"
-        self._study._storage.set_trial_user_attr(entry.id, name, dataclasses.asdict(attempt))
+        self._storage.write_trial(entry.id, {name: dataclasses.asdict(attempt)})
         entry.attempts[attempt.number] = attempt
 
     def record_avoided_nodes(self, avoided: dict[str, str]) -> None:
@@ -199,11 +198,10 @@ class Study:
         """Ends a stretch of a trial; a completed one's value is its best validation MAE, with the
         other objectives as its last epoch reported them."""
         entry = self._open.pop(number)
-        storage = self._study._storage
-        storage.set_trial_user_attr(entry.id, "exit_reason", reason.value)
-        storage.set_trial_user_attr(entry.id, "ended_ms", self._clock())
+        attributes = {"exit_reason": reason.value, "ended_ms": self._clock()}
         if detail:
-            storage.set_trial_user_attr(entry.id, "detail", detail)
+            attributes["detail"] = detail
+        self._storage.write_trial(entry.id, attributes)
         if reason == ExitReason.OUT_OF_MEMORY:
             # As Optuna has it: above zero is infeasible, and samplers keep away from it.
             optuna.trial.Trial(self._study, entry.id).set_constraint("fits_into_memory", 1.0)
@@ -297,9 +295,8 @@ class Study:
             system_attrs=dict(notes),
             intermediate_values=values,
         )
-        storage = self._study._storage
-        trial_id = storage.create_new_trial(self._study._study_id, template)
-        number = storage.get_trial_number_from_id(trial_id)
+        trial_id = self._storage.create_new_trial(self._study._study_id, template)
+        number = self._storage.get_trial_number_from_id(trial_id)
         self._open[number] = Entry(trial_id, number, attributes, values)
         return number
 

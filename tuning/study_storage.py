@@ -1,21 +1,24 @@
 """The database under a study: outlasts a server that is away for a while, and knows the lease.
 
-Optuna's own storage, with three things put right: a call that finds no server is tried again
-without doing anything twice; each write of a driver is valid only together with its lease; and a
-parameter's bounds may change, as an extended search needs.
+Optuna's own storage, with four things put right: a call that finds no server is tried again
+without doing anything twice; each write of a driver is valid only together with its lease; what
+belongs together is written in one step; and a parameter's bounds may change, as an extended search
+needs.
 """
 
 import json
 import logging
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, cast
 
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import RDBStorage
+from optuna.storages import InMemoryStorage, RDBStorage, _CachedStorage
 from optuna.storages._rdb import models
+from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
@@ -41,7 +44,8 @@ _POSTGRES = {
     "keepalives_count": 4,
     "tcp_user_timeout": 60_000,  # milliseconds
 }
-_WRITES = ("set_", "create_", "_create_", "delete_")
+_WRITES = ("set_", "create_", "_create_", "delete_", "write_")
+_NONE: Mapping[int, float] = MappingProxyType({})
 
 
 class Rdb(RDBStorage):
@@ -67,6 +71,17 @@ class Rdb(RDBStorage):
         if self.lease is not None and getattr(self.writing, "now", False):
             session.flush()  # SQLite lets others write until something was written here
             self.lease.check(session)
+
+    def write_trial(
+        self, trial_id: int, attributes: Mapping[str, Any], values: Mapping[int, float] = _NONE
+    ) -> None:
+        """Writes attributes and values, these by epoch, into a running entry: all or nothing."""
+        with _create_scoped_session(self.scoped_session) as session:
+            kind = models.TrialUserAttributeModel
+            for name, value in attributes.items():
+                self._set_trial_attr_without_commit(session, kind, trial_id, name, value)
+            for epoch, value in values.items():
+                self._set_trial_intermediate_value_without_commit(session, trial_id, epoch, value)
 
     def _get_prepared_new_trial(
         self, study_id: int, template_trial: FrozenTrial | None, session: Session
@@ -171,6 +186,27 @@ class Patient:
                 writing.now = False
             time.sleep(pause_s)
             pause_s = min(LONGEST_PAUSE_S, 2 * pause_s)
+
+
+class Remembering(_CachedStorage):
+    """With a memory of its own for trials that are over, which never change."""
+
+    def __init__(self, inner: Patient) -> None:
+        super().__init__(cast(RDBStorage, inner))
+        self.write_trial = inner.write_trial
+
+
+class InMemory(InMemoryStorage):
+    """Lasts as long as its process."""
+
+    def write_trial(
+        self, trial_id: int, attributes: Mapping[str, Any], values: Mapping[int, float] = _NONE
+    ) -> None:
+        """As ``Rdb``."""
+        for name, value in attributes.items():
+            self.set_trial_user_attr(trial_id, name, value)
+        for epoch, value in values.items():
+            self.set_trial_intermediate_value(trial_id, epoch, value)
 
 
 def away(error: BaseException | None) -> str | None:

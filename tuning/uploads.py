@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from tuning.damage import set_aside
 from tuning.manifest import (
@@ -32,6 +33,8 @@ ADOPT_S = 5.0
 CLOSE_PATIENCE_S = 30.0
 """How long a process that ends waits for the next of its uploads to arrive; the rest stays in the
 spool, and somebody else brings it (tuning/leftovers.py). Untuned."""
+
+_T = TypeVar("_T")
 
 
 class Uploads:
@@ -66,21 +69,20 @@ class Uploads:
             UserError: the spool cannot be written to.
         """
         self._make_room(sum(content.size for content in contents.values()))
-        try:
-            return self._spool.draft(contents)
-        except DiskFullError:
-            if not self._drop_superseded():
-                raise
-            return self._spool.draft(contents)
+        return self._with_room(lambda: self._spool.draft(contents))
 
     def add(self, draft: Draft, key: str, history: Sequence[Metrics]) -> None:
         """Makes a checkpoint of a draft, which is uploaded from the disk.
 
         Raises:
-            DiskFullError: there is no room on the disk.
+            DiskFullError: there is no room on the disk; nothing is left there.
             UserError: the spool cannot be written to.
         """
-        entry = self._spool.finish(draft, key, history)
+        try:
+            entry = self._with_room(lambda: self._spool.finish(draft, key, history))
+        except UserError:
+            draft.discard()
+            raise
         with self._changed:
             self._waiting.append(entry)
             self._changed.notify_all()
@@ -100,6 +102,15 @@ class Uploads:
         with self._changed:
             self._closed.set()
             self._changed.notify_all()
+
+    def _with_room(self, write: Callable[[], _T]) -> _T:
+        """On a full disk, what is superseded gives way."""
+        try:
+            return write()
+        except DiskFullError:
+            if not self._drop_superseded():
+                raise
+            return write()
 
     def _make_room(self, needed_bytes: int) -> None:
         told = False

@@ -9,13 +9,14 @@ import pytest
 import safetensors.torch
 import torch
 from memory_objects import MemoryObjects
+from whole import Whole
 
 from headpose.tensor_file import TensorFile
 from tuning.checkpoints import CheckpointStore
 from tuning.manifest import PARTS, Part, manifest_of, read_manifest
 from tuning.objects import AbsentObjectError, Place
-from tuning.spool import Entry, Spool
-from tuning.uploads import store
+from tuning.spool import DiskFullError, Entry, Spool
+from tuning.uploads import Uploads, store
 
 ROOT = Place("bucket", "checkpoints")
 KEYS = [f"trunk/{epoch}" for epoch in range(1, 5)]
@@ -386,3 +387,40 @@ def test_the_bound_drops_what_is_superseded_and_then_makes_training_wait(
     kept = {key.split("/")[-2] for key in stored(objects, "trunk") if "manifest" in key}
     assert {"1", "7"} <= kept
     assert "3" not in kept
+
+
+def fill_up(disk: Path) -> None:
+    with contextlib.suppress(OSError), (disk / "other").open("wb", 0) as other:
+        while True:
+            other.write(bytes(4096))
+
+
+@pytest.mark.parametrize("is_room_made", [True, False])
+def test_a_disk_that_fills_up_at_the_very_end_makes_room_too(
+    small_disk: Path, objects: MemoryObjects, *, is_room_made: bool
+) -> None:
+    objects.gate.clear()  # the first stays in hand
+    spool = Spool(small_disk / "spool", 10**9)
+    uploads = Uploads(objects, ROOT, spool, print)  # type: ignore[arg-type]
+    page = Whole(b"p" * 4096)  # so that what comes behind the parts needs one of its own
+    pages: dict[Part, Whole] = dict.fromkeys(PARTS, page)
+    rising = [{"val_mae": float(epoch)} for epoch in range(1, 5)]
+    for epoch in (1, 2, 3) if is_room_made else (1,):
+        uploads.add(uploads.draft(pages), f"trunk/{epoch}", rising[:epoch])
+    draft = uploads.draft(pages)
+    fill_up(small_disk)
+    keys = [f"trunk/{epoch}" for epoch in (1, 2, 3, 4)]
+    if is_room_made:
+        uploads.add(draft, "trunk/4", rising)
+        found = spool.find(keys)
+        assert sorted(found) == ["trunk/1", "trunk/3", "trunk/4"], "the second gave way"
+        assert {part: found["trunk/4"].read(part) for part in PARTS} == dict.fromkeys(
+            PARTS, page.content
+        )
+    else:
+        with pytest.raises(DiskFullError):
+            uploads.add(draft, "trunk/4", rising)
+        assert list(spool.find(keys)) == ["trunk/1"]
+        assert drafts(small_disk) == []
+    objects.gate.set()
+    uploads.close()

@@ -131,17 +131,6 @@ def test_superseded_is_what_a_later_epoch_follows_and_was_not_the_best() -> None
     assert superseded([]) == []
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "small disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small disk takes root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_a_full_disk_is_said_with_path_and_bytes(small_disk: Path) -> None:
     spool = Spool(small_disk / "spool", PLENTY)
     small = spool.finish(spool.draft(CONTENTS), "t/1", history(1.0))

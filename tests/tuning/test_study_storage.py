@@ -175,9 +175,35 @@ def test_a_write_whose_confirmation_is_lost_is_done_once(tmp_path: Path, lost: i
                 raise OperationalError("commit", {}, ConnectionError("the line is cut"))
 
         event.listen(storage._rdb.scoped_session, "after_commit", break_off)
-        assert [whole_trial(study), whole_trial(study)] == [0, 1]
+        assert [whole_trial(study) for _ in range(3)] == [0, 1, 2]
         assert commits > lost
-        assert len(study._trials()) == 2
+        assert len(study._trials()) == 3
         record = storage.open("x").record()
-        assert [t.state for t in record.trials] == ["COMPLETE", "COMPLETE"]
+        assert [t.state for t in record.trials] == ["COMPLETE"] * 3
         assert all(sorted(t.curve) == [1, 2, 3] for t in record.trials)
+
+
+@pytest.mark.parametrize("lost", range(5))
+def test_an_epoch_and_its_value_come_together(tmp_path: Path, lost: int) -> None:
+    """Whichever statement of a write is the last that is heard: all of it is there, or nothing."""
+    with Storage(f"sqlite:///{tmp_path}/study.db") as storage:
+        study = storage.create("x", SPEC, "abc")
+        found = study.ask()
+        assert found is not None
+        assert storage._rdb is not None
+        statements = 0
+
+        def break_off(*_: object) -> None:
+            nonlocal statements
+            statements += 1
+            if statements == lost + 1:
+                raise OperationalError("statement", {}, ConnectionError("the line is cut"))
+
+        event.listen(storage._rdb.engine, "after_cursor_execute", break_off)
+        with pytest.raises(UserError, match="cannot be reached"):
+            study.record_epoch(found[0], epoch(1))
+        event.remove(storage._rdb.engine, "after_cursor_execute", break_off)
+        (trial,) = storage.open("x")._trials()
+        assert statements == lost + 1
+        assert trial.intermediate_values == {}
+        assert not [name for name in trial.user_attrs if name.startswith("epoch:")]
