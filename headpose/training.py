@@ -29,7 +29,8 @@ from headpose.data.sources import ImageSource
 from headpose.evaluate import PoseErrors, autocast, pose_errors, predict_set
 from headpose.loss import headpose_loss
 from headpose.networks.network import build_network
-from headpose.networks.snapshots import LoadedNetwork, weights_file, weights_from_bytes
+from headpose.networks.snapshots import LoadedNetwork, read_weights, weights_file
+from headpose.networks.state_dicts import load_strictly
 from headpose.optimiser import Optimiser
 from headpose.schedule import schedule_of
 from headpose.tensor_file import TensorFile
@@ -174,16 +175,7 @@ class Training:
         Raises:
             UserError: the state does not fit this configuration.
         """
-        try:
-            self._net.load_state_dict(dict(weights), strict=True)
-        except RuntimeError as error:
-            raise UserError(
-                "checkpoint",
-                "the weights do not fit the network",
-                got=str(error).strip().splitlines()[-1].strip()[:200],
-                rule=f"the weights of a {self._config.backbone} with {self._binning.count} bins",
-                remedy="train from the beginning, or delete the checkpoint",
-            ) from error
+        load_strictly(self._net, weights, "checkpoint")
         self._optimiser.load(optimiser_state)
 
     def load_file(self, weights_file: bytes, optimiser_state: Mapping[str, Tensor]) -> None:
@@ -192,14 +184,14 @@ class Training:
         Raises:
             UserError: the file is damaged, or the state does not fit this configuration.
         """
-        loaded = weights_from_bytes(weights_file, "checkpoint")
+        stored = read_weights(weights_file, "checkpoint")
         expected = (self._config.backbone, self._binning, self._config.image_px)
-        found = (loaded.net.backbone, loaded.binning, loaded.image_px)
+        found = (stored.backbone, stored.binning, stored.image_px)
         if found != expected:
             raise UserError(
                 "checkpoint", "belongs to another network", got=found, rule=f"expected {expected}"
             )
-        self.load(loaded.net.state_dict(), optimiser_state)
+        self.load(stored.state, optimiser_state)
 
     def _train_epoch(self, epoch: int) -> tuple[float, int]:
         """Mean loss and number of images used."""

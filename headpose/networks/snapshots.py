@@ -12,6 +12,7 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+from torch import Tensor
 
 from headpose.bins import Binning
 from headpose.files import write_atomically
@@ -26,6 +27,7 @@ __all__ = [
     "LoadedNetwork",
     "load_snapshot",
     "load_weights",
+    "read_weights",
     "save_weights",
     "weights_file",
     "weights_from_bytes",
@@ -77,14 +79,25 @@ def weights_file(network: LoadedNetwork) -> TensorFile:
     return TensorFile(state, {_METADATA_KEY: json.dumps(description)})
 
 
-def weights_from_bytes(content: bytes, where: str) -> LoadedNetwork:
-    """The inverse of :func:`weights_to_bytes`.
+@dataclass(frozen=True)
+class StoredWeights:
+    """What a weights file says."""
+
+    backbone: str
+    binning: Binning
+    image_px: int
+    state: dict[str, Tensor]
+    """On the CPU; not looked at yet."""
+
+
+def read_weights(content: bytes, where: str) -> StoredWeights:
+    """The inverse of :func:`weights_file`, but for the network.
 
     Args:
         where: the file or object to blame in an error.
 
     Raises:
-        UserError: damaged, not of this format, or the tensors fit no such network.
+        UserError: damaged, or not of this format.
     """
     try:
         state = safetensors.torch.load(content)
@@ -110,9 +123,22 @@ def weights_from_bytes(content: bytes, where: str) -> LoadedNetwork:
     except (KeyError, ValueError, TypeError, UserError) as error:
         raise UserError(where, "damaged metadata", got=str(error)) from error
     check_backbone(backbone, where)
-    net = build_network(backbone, binning.count, seed=0)
-    load_strictly(net, state, where)
-    return LoadedNetwork(net.eval(), binning, image_px)
+    return StoredWeights(backbone, binning, image_px, state)
+
+
+def weights_from_bytes(content: bytes, where: str) -> LoadedNetwork:
+    """The inverse of :func:`weights_to_bytes`.
+
+    Args:
+        where: the file or object to blame in an error.
+
+    Raises:
+        UserError: damaged, not of this format, or the tensors fit no such network.
+    """
+    stored = read_weights(content, where)
+    net = build_network(stored.backbone, stored.binning.count, seed=0)
+    load_strictly(net, stored.state, where)
+    return LoadedNetwork(net.eval(), stored.binning, stored.image_px)
 
 
 def save_weights(net: HeadposeNet, binning: Binning, image_px: int, path: str | Path) -> None:

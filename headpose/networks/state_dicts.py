@@ -3,6 +3,7 @@
 import pickle
 import struct
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors
@@ -68,7 +69,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
-def load_strictly(module: nn.Module, state: dict[str, Tensor], where: str) -> None:
+def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
     """Load a state dictionary whose keys and shapes must be exactly the module's.
 
     Args:

@@ -284,7 +284,7 @@ def test_a_state_of_another_network_is_refused(faces: PreparedSet, tmp_path: Pat
     other = training_of(dataclasses.replace(LIGHT, bin_width=3.0), faces)
     with pytest.raises(UserError, match="belongs to another network"):
         other.load_file(weights_file, optimiser)
-    with pytest.raises(UserError, match="do not fit the network"):
+    with pytest.raises(UserError, match="checkpoint: the weights are of another network"):
         other.load(training.weights(), optimiser)
     with pytest.raises(UserError, match="damaged"):
         training.load_file(weights_file[:-7], optimiser)
