@@ -76,6 +76,8 @@ class Rdb(RDBStorage):
         self, trial_id: int, attributes: Mapping[str, Any], values: Mapping[int, float] = _NONE
     ) -> None:
         """Writes attributes and values, these by epoch, into a running entry: all or nothing."""
+        # Attributes first: as upserts they wait for an earlier try of the same write that the
+        # server still has in hand, so that the values find what that one wrote.
         with _create_scoped_session(self.scoped_session) as session:
             kind = models.TrialUserAttributeModel
             for name, value in attributes.items():

@@ -19,6 +19,7 @@ from headpose.data.manifest import PrepareSettings
 from headpose.data.prepared import PreparedSet, prepare
 from headpose.data.render import render
 from headpose.data.split import split_by_photo
+from headpose.networks.network import _pristine_trunk
 from headpose.networks.snapshots import weights_to_bytes
 from headpose.training import Training
 from usererror import UserError
@@ -135,6 +136,15 @@ def test_weights_and_state_are_copies_that_load_gives_back(faces: PreparedSet) -
     training.load(weights, optimiser)
     assert same(training.weights(), kept)
     assert same(training.optimiser_state(), optimiser)
+
+
+def test_a_checkpoint_is_read_into_the_network_that_is_there(faces: PreparedSet) -> None:
+    training = training_of(dataclasses.replace(LIGHT, seed=5), faces)
+    training.run_epoch(1)
+    state = stored(training)
+    kept = _pristine_trunk.cache_info()
+    training.load_file(*state)
+    assert _pristine_trunk.cache_info() == kept, "no second one was made"
 
 
 def test_a_frozen_stem_stays_as_it_is_and_learns_afterwards(faces: PreparedSet) -> None:

@@ -207,3 +207,38 @@ def test_an_epoch_and_its_value_come_together(tmp_path: Path, lost: int) -> None
         assert statements == lost + 1
         assert trial.intermediate_values == {}
         assert not [name for name in trial.user_attrs if name.startswith("epoch:")]
+
+
+@pytest.mark.servers
+def test_a_write_whose_first_try_arrives_late_is_done_once(own_postgres: OwnPostgres) -> None:
+    """The line was cut, and the server still had the write in hand when it was tried again."""
+    with Storage(own_postgres.url) as storage:
+        study = storage.create("x", SPEC, "abc")
+        found = study.ask()
+        assert found is not None
+        (trial,) = study._trials()
+        again = threading.Thread(target=study.record_epoch, args=(found[0], epoch(1)))
+        with psycopg.connect(own_postgres.url.replace("+psycopg", "")) as late:
+            late.execute(
+                "INSERT INTO trial_user_attributes (trial_id, key, value_json) "
+                "VALUES (%s, 'epoch:0001', '{}')",
+                (trial._trial_id,),
+            )
+            late.execute(
+                "INSERT INTO trial_intermediate_values "
+                "(trial_id, step, intermediate_value, intermediate_value_type) "
+                "VALUES (%s, 1, 7.0, 'FINITE')",
+                (trial._trial_id,),
+            )
+            again.start()
+            with psycopg.connect(own_postgres.url.replace("+psycopg", "")) as other:
+                while not other.execute(
+                    "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                ).fetchone():
+                    assert again.is_alive()
+                    time.sleep(0.01)
+            late.commit()
+            again.join()
+        (trial,) = storage.open("x")._trials()
+        assert trial.intermediate_values == {1: 8.0}
+        assert trial.user_attrs["epoch:0001"]["metrics"] == {"val_mae": 8.0}
