@@ -71,6 +71,7 @@ class Draft:
     sizes: dict[Part, int]
 
     def discard(self) -> None:
+        # What cannot be removed now goes with this process's folder when another one adopts it.
         with contextlib.suppress(OSError):
             self.path.unlink()
 
@@ -284,6 +285,7 @@ def _entry(path: Path) -> Entry | None:
 
 @contextlib.contextmanager
 def _said(path: Path, needed_bytes: int) -> Iterator[None]:
+    """Says in words why a file cannot be written."""
     try:
         yield
     except OSError as error:

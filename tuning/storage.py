@@ -37,6 +37,7 @@ class Storage:
         patient = Patient(self._rdb, patience_s)
         self._patient: Patient | None = patient
         self._fresh: Callable[[], Remembering | InMemory] = lambda: Remembering(patient)
+        """Gives what one study is read and written through."""
 
     @classmethod
     def in_memory(cls) -> "Storage":

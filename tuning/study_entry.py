@@ -25,7 +25,7 @@ class Entry:
         """As reported last."""
         for epoch in sorted(values):
             kept = attributes.get(f"{EPOCH}{epoch:04d}")
-            if kept is not None:  # else a driver died between the two writes
+            if kept is not None:  # else a driver died when these were two writes
                 self.add(epoch, kept["metrics"], kept["checkpoint"])
 
     def values(self, objectives: Sequence[Objective]) -> list[float]:

@@ -25,6 +25,7 @@ from usererror import UserError
 
 __all__ = [
     "LoadedNetwork",
+    "StoredWeights",
     "load_snapshot",
     "load_weights",
     "read_weights",

@@ -231,7 +231,9 @@ def test_a_write_whose_first_try_arrives_late_is_done_once(own_postgres: OwnPost
                 (trial._trial_id,),
             )
             again.start()
-            with psycopg.connect(own_postgres.url.replace("+psycopg", "")) as other:
+            # By itself each, for within a transaction what is seen of others stays as it was.
+            url = own_postgres.url.replace("+psycopg", "")
+            with psycopg.connect(url, autocommit=True) as other:
                 while not other.execute(
                     "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
                 ).fetchone():
