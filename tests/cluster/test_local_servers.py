@@ -26,6 +26,7 @@ from sqlalchemy import make_url
 
 from cluster.local import ports, processes
 from cluster.local.ports import is_free
+from cluster.local.reservations import reservations
 from cluster.local.servers import NAMES, ServerStatus, down, status, up
 from cluster.local.state import StateDir
 from cluster.settings import Settings, load_settings
@@ -258,6 +259,17 @@ def test_killed_ones_start_again_where_they_were(state_dir: Path) -> None:
     assert values(settings) == [1.5]
 
 
+@contextlib.contextmanager
+def kept_from_another_up(wanted: list[int]) -> Iterator[None]:
+    """Nobody else's `up` takes these ports; the tests beside this one start servers as well."""
+    with reservations() as reserve:
+        deadline = time.monotonic() + 120  # one that is under way keeps what it has looked at
+        while not all(map(reserve, wanted)):
+            assert time.monotonic() < deadline, wanted
+            time.sleep(0.1)
+        yield
+
+
 def test_down_leaves_no_process_and_up_finds_everything(state_dir: Path) -> None:
     import mlflow
 
@@ -275,13 +287,14 @@ def test_down_leaves_no_process_and_up_finds_everything(state_dir: Path) -> None
 
     running = all_processes(state_dir)
     assert len(running) > 10
-    began_s = time.monotonic()
-    down(state_dir)
-    print(f"down: {time.monotonic() - began_s:.1f} s")
-    assert [process for process in running if _runs(process)] == []
-    assert all_processes(state_dir) == []
     used = [int(str(uri).rpartition(":")[2]) for uri in (settings.mlflow_uri, settings.s3_endpoint)]
-    assert all(is_free(port) for port in used)
+    with kept_from_another_up(used):
+        began_s = time.monotonic()
+        down(state_dir)
+        print(f"down: {time.monotonic() - began_s:.1f} s")
+        assert [process for process in running if _runs(process)] == []
+        assert all_processes(state_dir) == []
+        assert all(is_free(port) for port in used)
     assert not list(
         Path("/tmp").glob(  # noqa: S108
             "seaweedfs-*-grpc-" + str(used[1] + 10_000) + ".sock"
