@@ -10,12 +10,25 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 from usererror import UserError
 
 
+class Reserve(Protocol):
+    """Reserves a port."""
+
+    def __call__(self, port: int, suits: Callable[[int], bool] | None = None) -> bool:
+        """True if the port is ours now (or was before) and suits.
+
+        Args:
+            suits: looks at it once nobody else can choose it; what does not suit is left to others
+                at once, for a server that was killed may be about to come back to it.
+        """
+
+
 @contextlib.contextmanager
-def reservations(folder: Path | None = None) -> Iterator[Callable[[int], bool]]:
+def reservations(folder: Path | None = None) -> Iterator[Reserve]:
     """Lends a function that reserves a port for as long as this context lasts.
 
     A reservation is a lock on a file, so it ends with its holder and is never stale.
@@ -23,10 +36,6 @@ def reservations(folder: Path | None = None) -> Iterator[Callable[[int], bool]]:
     Args:
         folder: where the files lie, the same for all who share the ports; None: this user's one
             on this machine.
-
-    Yields:
-        ``reserve(port)``: True if the port is ours now (or was before), False if another
-        holds it.
 
     Raises:
         UserError: the folder, or a file in it, cannot be used.
@@ -36,9 +45,9 @@ def reservations(folder: Path | None = None) -> Iterator[Callable[[int], bool]]:
     with contextlib.ExitStack() as held:
         mine: set[int] = set()
 
-        def reserve(port: int) -> bool:
+        def reserve(port: int, suits: Callable[[int], bool] | None = None) -> bool:
             if port in mine:
-                return True
+                return suits is None or suits(port)
             # Python's handles are not inherited: a server that is started keeps no reservation.
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
             try:
@@ -50,7 +59,11 @@ def reservations(folder: Path | None = None) -> Iterator[Callable[[int], bool]]:
             except BlockingIOError:
                 os.close(handle)
                 return False
-            held.callback(os.close, handle)
+            with contextlib.ExitStack() as unsuited:
+                unsuited.callback(os.close, handle)
+                if suits is not None and not suits(port):
+                    return False
+                held.push(unsuited.pop_all())
             mine.add(port)
             return True
 

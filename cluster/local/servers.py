@@ -18,7 +18,7 @@ from cluster.local import credentials as secret_files
 from cluster.local import mlflow_server, ports, postgres, processes, ray_head, seaweed
 from cluster.local.credentials import Credentials
 from cluster.local.files import write_private
-from cluster.local.reservations import reservations
+from cluster.local.reservations import Reserve, reservations
 from cluster.local.server import Progress, Server, UnhealthyError, ensure_running, stop
 from cluster.local.state import StateDir
 from cluster.settings import Settings, is_written_by_up, read_settings_file, to_toml
@@ -123,7 +123,7 @@ def _start_where_there_is_room(
     state: StateDir,
     credentials: Credentials,
     logical_gpus: int,
-    reserve: Callable[[int], bool],
+    reserve: Reserve,
     lock_fd: int,
     progress: Progress,
 ) -> ports.Ports:
@@ -133,6 +133,7 @@ def _start_where_there_is_room(
     """
     for choices_left in reversed(range(_PORT_CHOICES)):
         alive = _alive(state)  # looked at once: what dies from here on is found when it is started
+        _hold_ports(state, reserve)
         _end_leftovers(state, [name for name in NAMES if name not in alive])
         chosen = _choose_ports(state, alive, reserve)
         servers = _build(
@@ -182,7 +183,17 @@ def _build(
     }
 
 
-def _choose_ports(state: StateDir, alive: list[str], reserve: Callable[[int], bool]) -> ports.Ports:
+def _hold_ports(state: StateDir, reserve: Reserve) -> None:
+    """Of servers that do not answer or were killed, which start again where they were: before what
+    is left of them ends, so that no other ``up`` comes in between."""
+    remembered = ports.load(state.ports)
+    for name in NAMES:
+        if state.record(name).exists():
+            for port in ports.listened(name, remembered.get(name, {}).values()):
+                reserve(port)
+
+
+def _choose_ports(state: StateDir, alive: list[str], reserve: Reserve) -> ports.Ports:
     remembered = ports.load(state.ports)
     # A server that was just killed may hold its ports for another moment. One that ended in
     # order has no record, and whoever holds its ports by now may keep them.
@@ -191,12 +202,8 @@ def _choose_ports(state: StateDir, alive: list[str], reserve: Callable[[int], bo
     wanted = [port for name in died for port in remembered.get(name, {}).values()]
     while not all(map(ports.is_free, wanted)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    # Those of the living as well: one that does not answer is restarted where it was.
-    for name in alive:
-        for port in ports.listened(name, remembered.get(name, {}).values()):
-            reserve(port)
     # Reserved first, looked at then: whoever held it before us may listen on it by now.
-    chosen = ports.choose(remembered, alive, lambda port: reserve(port) and ports.is_free(port))
+    chosen = ports.choose(remembered, alive, lambda port: reserve(port, ports.is_free))
     ports.save(state.ports, chosen)
     return chosen
 

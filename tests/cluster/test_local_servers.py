@@ -26,8 +26,8 @@ from sqlalchemy import make_url
 
 from cluster.local import ports, processes
 from cluster.local.ports import is_free
-from cluster.local.reservations import reservations
-from cluster.local.servers import NAMES, ServerStatus, down, status, up
+from cluster.local.reservations import Reserve, reservations
+from cluster.local.servers import NAMES, ServerStatus, _end_leftovers, down, status, up
 from cluster.local.state import StateDir
 from cluster.settings import Settings, load_settings
 from usererror import UserError
@@ -246,14 +246,37 @@ def test_damaged_settings_are_told(state_dir: Path) -> None:
         file.write_text(good)
 
 
-def test_killed_ones_start_again_where_they_were(state_dir: Path) -> None:
+def another_chooses(reserve: Reserve, ours: ports.Ports) -> set[int]:
+    """What an `up` on another state directory would take now, if it had our ports last time."""
+    return all_of(ports.choose(ours, (), lambda port: reserve(port, is_free)))
+
+
+def all_of(chosen: ports.Ports) -> set[int]:
+    return {port for name, roles in chosen.items() for port in ports.listened(name, roles.values())}
+
+
+def test_killed_ones_start_again_where_they_were(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings, before = load_settings(state_dir), pids(state_dir)
+    ours, chosen_beside = ports.load(StateDir(state_dir).ports), list[set[int]]()
+
+    def end_leftovers(state: StateDir, names: list[str]) -> None:
+        with reservations() as reserve:
+            chosen_beside.append(another_chooses(reserve, ours))
+        _end_leftovers(state, names)
+
+    monkeypatch.setattr("cluster.local.servers._end_leftovers", end_leftovers)
     with study(settings) as kept:
         kept.add_trial(optuna.trial.create_trial(value=1.5))
-    for name in ("postgresql", "mlflow"):
-        os.kill(before[name] or 0, signal.SIGKILL)  # only the first of each family
     lines: list[str] = []
-    assert up(state_dir, progress=lines.append) == settings
+    with reservations() as reserve:  # of another `up`, under way before they were killed
+        chosen_beside.append(another_chooses(reserve, ours))
+        for name in ("postgresql", "mlflow"):
+            os.kill(before[name] or 0, signal.SIGKILL)  # only the first of each family
+        assert up(state_dir, progress=lines.append) == settings
+    assert len(chosen_beside) >= 2
+    assert not any(all_of(ours) & theirs for theirs in chosen_beside)
     after = pids(state_dir)
     assert {name for name in NAMES if after[name] != before[name]} == {"postgresql", "mlflow"}
     assert values(settings) == [1.5]
@@ -263,7 +286,7 @@ def test_killed_ones_start_again_where_they_were(state_dir: Path) -> None:
 def kept_from_another_up(wanted: list[int]) -> Iterator[None]:
     """Nobody else's `up` takes these ports; the tests beside this one start servers as well."""
     with reservations() as reserve:
-        deadline = time.monotonic() + 120  # one that is under way keeps what it has looked at
+        deadline = time.monotonic() + 10  # one may be looking at them now
         while not all(map(reserve, wanted)):
             assert time.monotonic() < deadline, wanted
             time.sleep(0.1)

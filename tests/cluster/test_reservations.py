@@ -32,6 +32,15 @@ def test_two_at_a_time_choose_different_ports(tmp_path: Path) -> None:
     assert not used[0] & used[1]
 
 
+def test_what_does_not_suit_is_left_to_others(tmp_path: Path) -> None:
+    with reservations(tmp_path) as one, reservations(tmp_path) as other:
+        assert not one(5000, lambda _port: False)
+        assert other(5000, lambda port: port == 5000)
+        assert not one(5000, lambda _port: True)
+        assert not other(5000, lambda _port: False)
+        assert not one(5000)
+
+
 def test_free_again_afterwards(tmp_path: Path) -> None:
     with reservations(tmp_path) as reserve:
         assert reserve(5000)
