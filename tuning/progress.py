@@ -9,6 +9,7 @@ from tuning.going_on import unfinished
 from tuning.records import EpochRecord, SearchRecord
 from tuning.space import Value
 from tuning.study import now_ms
+from tuning.time_left import seconds_left
 
 
 def describe(parameters: Mapping[str, Value]) -> str:
@@ -40,19 +41,6 @@ def overview(search: SearchRecord, at_ms: int) -> str:
     if left is not None:
         parts.append(f"about {_clock(left)} left")
     return " · ".join(parts)
-
-
-def seconds_left(search: SearchRecord, at_ms: int) -> float | None:
-    """From the mean time that ended trials took and how many run at a time; none before one ended
-    and after the search has."""
-    ended = [t for t in search.trials if t.ended_ms is not None]
-    running = [t for t in search.trials if t.state == "RUNNING"]
-    if search.ended or not ended or not running:
-        return None
-    mean = sum(t.seconds(at_ms) for t in ended) / len(ended)
-    to_come = max(0, search.spec.budget.trials - len(ended) - len(running))
-    of_running = sum(max(0.0, mean - t.seconds(at_ms)) for t in running)
-    return (to_come * mean + of_running) / len(running)
 
 
 class ProgressLines:

@@ -1,0 +1,81 @@
+"""How long a search goes on, by how it has gone so far: a pure function of what the study knows."""
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from tuning.exits import ExitReason
+from tuning.ledger import Ledger
+from tuning.records import SearchRecord, TrialRecord
+
+
+def seconds_left(search: SearchRecord, at_ms: int) -> float | None:
+    """An estimate; none before the first epoch, while no trial runs, and after the end.
+
+    The next epochs of a trial take the mean of its earlier ones, and a new trial's the mean over
+    all trials, everything included that they do beside. A trial goes as far as those did that are
+    over and came further than it; as far as the budget lets it while there are none. As many run at
+    a time as do now. Of paused trials, only that one of them goes all the way is counted. An end of
+    the budget that comes sooner counts.
+    """
+    running = [t for t in search.trials if t.state == "RUNNING"]
+    paces_s = {t.number: pace for t in search.trials if (pace := _epoch_s(t, at_ms)) is not None}
+    if search.ended or not running or not paces_s:
+        return None
+    mean_s = fmean(paces_s.values())
+    lengths = [len(t.epochs) for t in search.trials if t.state in ("COMPLETE", "PRUNED")]
+    last, begun = search.spec.budget.epochs, len(lengths) + len(running) + search.count("FAIL")
+    rest_s = [
+        max(
+            0.0,
+            _rest(len(t.epochs), lengths, last) * paces_s.get(t.number, mean_s)
+            - _since_report_s(t, at_ms),
+        )
+        for t in running
+    ]
+    to_come_s = max(0, search.spec.budget.trials - begun) * _rest(0, lengths, last) * mean_s
+    of_all_s = (sum(rest_s) + to_come_s) / len(running)
+    slowest_s = max(of_all_s, *rest_s, _rest_of_leader(search) * mean_s)
+    return max(0.0, min([slowest_s, *_budget_ends_s(search, at_ms, mean_s, len(running))]))
+
+
+def _rest(done: int, lengths: Sequence[int], last: int) -> float:
+    """Epochs that a trial with so many behind it will still train."""
+    return fmean([length for length in lengths if length > done] or [last]) - done
+
+
+def _rest_of_leader(search: SearchRecord) -> int:
+    """Epochs until the first trial is complete; 0 where none is sure to be."""
+    paused = [len(t.epochs) for t in search.trials if t.exit_reason == ExitReason.PAUSED]
+    if not paused or search.count("COMPLETE"):
+        return 0
+    running = [len(t.epochs) for t in search.trials if t.state == "RUNNING"]
+    return search.spec.budget.epochs - max(paused + running)
+
+
+def _budget_ends_s(search: SearchRecord, at_ms: int, epoch_s: float, at_a_time: int) -> list[float]:
+    budget, resources = search.spec.budget, search.spec.resources
+    used = Ledger.of(search).usage(at_ms)
+    share = resources.gpus_per_trial or resources.cpus_per_trial
+    ends_s: list[float] = []
+    if budget.wall_clock_minutes is not None:
+        ends_s.append(60 * (budget.wall_clock_minutes - used.wall_clock_minutes))
+    if budget.gpu_hours is not None:
+        ends_s.append(3600 * (budget.gpu_hours - used.gpu_hours) / (share * at_a_time))
+    if budget.total_epochs is not None:
+        ends_s.append((budget.total_epochs - used.total_epochs) * epoch_s / at_a_time)
+    return ends_s
+
+
+def _epoch_s(trial: TrialRecord, at_ms: int) -> float | None:
+    """How long it held its workers for each epoch that it trained; none before the first."""
+    trained = sum(not epoch.restored for epoch in trial.epochs)
+    return (trial.seconds(at_ms) - _since_report_s(trial, at_ms)) / trained if trained else None
+
+
+def _since_report_s(trial: TrialRecord, at_ms: int) -> float:
+    """How long a running trial has been at the epoch that is not reported yet."""
+    began_ms = trial.started_ms if trial.resumed_ms is None else trial.resumed_ms
+    if began_ms is None or trial.ended_ms is not None:
+        return 0.0
+    latest_ms = max([began_ms, *(epoch.at_ms for epoch in trial.epochs)])
+    return max(0, at_ms - latest_ms) / 1000
