@@ -318,11 +318,11 @@ def test_down_leaves_no_process_and_up_finds_everything(state_dir: Path) -> None
         assert [process for process in running if _runs(process)] == []
         assert all_processes(state_dir) == []
         assert all(is_free(port) for port in used)
-    assert not list(
-        Path("/tmp").glob(  # noqa: S108
-            "seaweedfs-*-grpc-" + str(used[1] + 10_000) + ".sock"
+        assert not list(
+            Path("/tmp").glob(  # noqa: S108
+                "seaweedfs-*-grpc-" + str(used[1] + 10_000) + ".sock"
+            )
         )
-    )
     assert not (state_dir / "settings.toml").exists()
     assert not any(server.pid for server in status(state_dir))
 
