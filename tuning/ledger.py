@@ -10,9 +10,8 @@ from tuning.records import SearchRecord
 class Ledger:
     """Trials, epochs, seconds and the best error of a search. Times are those of its driver."""
 
-    def __init__(self, share: float, created_ms: int) -> None:
-        self._share = share
-        """GPUs (or CPUs, where it has none) that a trial holds."""
+    def __init__(self, units_per_trial: float, created_ms: int) -> None:
+        self._units = units_per_trial
         self._created_ms = created_ms
         self._running: dict[int, int] = {}
         self._held_s = 0.0
@@ -22,12 +21,11 @@ class Ledger:
 
     @classmethod
     def of(cls, search: SearchRecord) -> "Ledger":
-        resources = search.spec.resources
-        ledger = cls(resources.gpus_per_trial or resources.cpus_per_trial, search.created_ms)
+        ledger = cls(search.spec.resources.units_per_trial, search.created_ms)
         for trial in search.trials:
-            if trial.started_ms is None:
+            if trial.stretch_began_ms is None:
                 continue
-            ledger.begins(trial.number, trial.resumed_ms or trial.started_ms)
+            ledger.begins(trial.number, trial.stretch_began_ms)
             ledger._held_s += trial.earlier_s
             for epoch in trial.epochs:
                 ledger.epoch(trial.number, epoch.metrics["val_mae"], restored=epoch.restored)
@@ -69,7 +67,7 @@ class Ledger:
         return Usage(
             trials_started=self.trials_begun,
             total_epochs=self._epochs,
-            gpu_hours=self._share * (self._held_s + running_s) / 3600,
+            gpu_hours=self._units * (self._held_s + running_s) / 3600,
             wall_clock_minutes=(now_ms - self._created_ms) / 60_000,
             best_mae_deg=self.best_mae_deg,
             trials_since_best=self._since_best(),

@@ -92,12 +92,16 @@ class TrialRecord:
         """Validation MAE in degrees by epoch."""
         return {e.epoch: e.metrics["val_mae"] for e in self.epochs}
 
+    @property
+    def stretch_began_ms(self) -> int | None:
+        """When the latest stretch that has begun did so; none before its first."""
+        return self.started_ms if self.resumed_ms is None else self.resumed_ms
+
     def seconds(self, now_ms: int) -> float:
         """How long it has held its workers."""
-        began_ms = self.started_ms if self.resumed_ms is None else self.resumed_ms
-        if began_ms is None:
+        if self.stretch_began_ms is None:
             return 0.0
-        return self.earlier_s + max(0, (self.ended_ms or now_ms) - began_ms) / 1000
+        return self.earlier_s + max(0, (self.ended_ms or now_ms) - self.stretch_began_ms) / 1000
 
 
 @dataclass(frozen=True)
@@ -132,5 +136,6 @@ class SearchRecord:
 
     def gpu_hours(self, now_ms: int) -> float:
         """Hours for which trials held their GPUs (CPU-hours where they asked for none)."""
-        share = self.spec.resources.gpus_per_trial or self.spec.resources.cpus_per_trial
-        return share * sum(t.seconds(now_ms) for t in self.trials) / 3600
+        return (
+            self.spec.resources.units_per_trial * sum(t.seconds(now_ms) for t in self.trials) / 3600
+        )

@@ -127,6 +127,11 @@ class Resources(Strict):
     images_on_gpu: Literal["auto", "always", "never"] = "auto"
     """Whether the training set is kept in the GPU's memory; auto: where it fits twice."""
 
+    @property
+    def units_per_trial(self) -> float:
+        """GPUs that a trial holds, CPUs where it asks for none: what its hours are counted in."""
+        return self.gpus_per_trial or self.cpus_per_trial
+
 
 class Checkpoints(Strict):
     """Which states outlive a search; the metrics of all epochs always do. See

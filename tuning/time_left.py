@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 from statistics import fmean
 
+from tuning.budget import Usage
 from tuning.exits import ExitReason
 from tuning.ledger import Ledger
 from tuning.records import SearchRecord, TrialRecord
+from tuning.spec import SearchSpec
 
 
 def seconds_left(search: SearchRecord, at_ms: int) -> float | None:
@@ -21,21 +23,19 @@ def seconds_left(search: SearchRecord, at_ms: int) -> float | None:
     paces_s = {t.number: pace for t in search.trials if (pace := _epoch_s(t, at_ms)) is not None}
     if search.ended or not running or not paces_s:
         return None
-    mean_s = fmean(paces_s.values())
+    mean_s, last = fmean(paces_s.values()), search.spec.budget.epochs
     lengths = [len(t.epochs) for t in search.trials if t.state in ("COMPLETE", "PRUNED")]
-    last, begun = search.spec.budget.epochs, len(lengths) + len(running) + search.count("FAIL")
-    rest_s = [
-        max(
-            0.0,
-            _rest(len(t.epochs), lengths, last) * paces_s.get(t.number, mean_s)
-            - _since_report_s(t, at_ms),
-        )
-        for t in running
-    ]
-    to_come_s = max(0, search.spec.budget.trials - begun) * _rest(0, lengths, last) * mean_s
-    of_all_s = (sum(rest_s) + to_come_s) / len(running)
-    slowest_s = max(of_all_s, *rest_s, _rest_of_leader(search) * mean_s)
-    return max(0.0, min([slowest_s, *_budget_ends_s(search, at_ms, mean_s, len(running))]))
+
+    def rest_s(trial: TrialRecord) -> float:
+        whole_s = _rest(len(trial.epochs), lengths, last) * paces_s.get(trial.number, mean_s)
+        return max(0.0, whole_s - _since_report_s(trial, at_ms))
+
+    used = Ledger.of(search).usage(at_ms)
+    to_come = max(0, search.spec.budget.trials - used.trials_started)
+    work_s = sum(map(rest_s, running)) + to_come * _rest(0, lengths, last) * mean_s
+    longest_s = max(_rest_of_leader(search) * mean_s, *map(rest_s, running))
+    ends_s = _budget_ends_s(search.spec, used, mean_s, len(running))
+    return max(0.0, min([max(work_s / len(running), longest_s), *ends_s]))
 
 
 def _rest(done: int, lengths: Sequence[int], last: int) -> float:
@@ -52,15 +52,14 @@ def _rest_of_leader(search: SearchRecord) -> int:
     return search.spec.budget.epochs - max(paused + running)
 
 
-def _budget_ends_s(search: SearchRecord, at_ms: int, epoch_s: float, at_a_time: int) -> list[float]:
-    budget, resources = search.spec.budget, search.spec.resources
-    used = Ledger.of(search).usage(at_ms)
-    share = resources.gpus_per_trial or resources.cpus_per_trial
+def _budget_ends_s(spec: SearchSpec, used: Usage, epoch_s: float, at_a_time: int) -> list[float]:
+    """When each limit is reached that ends even what runs, in seconds from now."""
+    budget, units = spec.budget, spec.resources.units_per_trial
     ends_s: list[float] = []
     if budget.wall_clock_minutes is not None:
         ends_s.append(60 * (budget.wall_clock_minutes - used.wall_clock_minutes))
     if budget.gpu_hours is not None:
-        ends_s.append(3600 * (budget.gpu_hours - used.gpu_hours) / (share * at_a_time))
+        ends_s.append(3600 * (budget.gpu_hours - used.gpu_hours) / (units * at_a_time))
     if budget.total_epochs is not None:
         ends_s.append((budget.total_epochs - used.total_epochs) * epoch_s / at_a_time)
     return ends_s
@@ -74,8 +73,7 @@ def _epoch_s(trial: TrialRecord, at_ms: int) -> float | None:
 
 def _since_report_s(trial: TrialRecord, at_ms: int) -> float:
     """How long a running trial has been at the epoch that is not reported yet."""
-    began_ms = trial.started_ms if trial.resumed_ms is None else trial.resumed_ms
-    if began_ms is None or trial.ended_ms is not None:
+    if trial.stretch_began_ms is None or trial.ended_ms is not None:
         return 0.0
-    latest_ms = max([began_ms, *(epoch.at_ms for epoch in trial.epochs)])
+    latest_ms = max([trial.stretch_began_ms, *(epoch.at_ms for epoch in trial.epochs)])
     return max(0, at_ms - latest_ms) / 1000

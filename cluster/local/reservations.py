@@ -54,16 +54,15 @@ def reservations(folder: Path | None = None) -> Iterator[Reserve]:
                 handle = os.open(place / str(port), flags, 0o600)
             except OSError as error:
                 raise _unusable(place / str(port), str(error)) from error
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(handle)
-                return False
-            with contextlib.ExitStack() as unsuited:
-                unsuited.callback(os.close, handle)
+            with contextlib.ExitStack() as own:
+                own.callback(os.close, handle)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return False
                 if suits is not None and not suits(port):
                     return False
-                held.push(unsuited.pop_all())
+                held.push(own.pop_all())
             mine.add(port)
             return True
 
