@@ -1,5 +1,6 @@
 """What a failure within a worker says of its attempt."""
 
+from tuning.datasets import NoDataError
 from tuning.exits import ExitReason
 from tuning.preemption import PreemptedError
 from tuning.spool import FULL, DiskFullError
@@ -19,6 +20,8 @@ def cause_of(error: BaseException) -> tuple[ExitReason, str]:
         return ExitReason.DISK_FULL, full
     if isinstance(error, torch.OutOfMemoryError):
         return ExitReason.OUT_OF_MEMORY, str(error)
+    if isinstance(error, NoDataError):
+        return ExitReason.NO_DATA, str(error)
     if type(error) is UserError:  # circumstances, as a storage that is away, have subclasses
         return ExitReason.INVALID_CONFIG, str(error)
     text = str(error).strip()

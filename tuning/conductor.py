@@ -74,6 +74,7 @@ class Conductor:
         self._no_more: str | None = None
         """Why nothing new is proposed any more."""
         self._end: str | None = None
+        self._hopeless: str | None = None
         self._at_once = False
         self._is_stopped = False
         self._closed = False
@@ -92,7 +93,7 @@ class Conductor:
     @property
     def hopeless(self) -> str | None:
         """Why no node of the cluster is left that trains anything, in words."""
-        return self._placing.hopeless
+        return self._hopeless
 
     def next_trial(self) -> Work | Idle:
         """First what lost its worker or its driver or was interrupted by the search's end, then
@@ -149,11 +150,17 @@ class Conductor:
         self, number: int, cause: ExitReason, detail: str | None, attempts: tuple[Attempt, ...]
     ) -> None:
         """The last of a trial's attempts came to nothing: there is another one, or it is over."""
-        if hopeless := self._placing.judge():
-            self.ask_to_end(hopeless)
+        hopeless = self._placing.judge()
         no_node_is_left = self._placing.avoid(attempts) is None
-        if no_node_is_left or is_over(cause, attempts, self._spec.resources):
+        if no_node_is_left and cause == ExitReason.NO_DATA:
+            # Nor would another trial have it. This one goes on with the search, once it is there.
+            hopeless = f"no node can have the data set ({detail})"
+        elif no_node_is_left or is_over(cause, attempts, self._spec.resources):
             self._finish(number, cause, detail)
+        if hopeless:
+            self._hopeless = hopeless
+            self.ask_to_end(hopeless)
+        if self._end or not self._study.is_open(number):
             return
         why = detail or FATES[cause].meaning
         attempt = 1 + max((a.number for a in attempts), default=0)

@@ -1,9 +1,15 @@
-"""Prepared data sets in S3: published once, fetched once a node, shared by all its trials."""
+"""Prepared data sets in S3: published once, fetched once a node, shared by all its trials.
 
+A place can come to hold another set; a search keeps the one that it was begun with, by its
+fingerprint.
+"""
+
+import errno
 import fcntl
 import hashlib
 import io
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +21,7 @@ import numpy.typing as npt
 
 from headpose.data.manifest import ANGLES_FILE, DATA_FILES, NAMES_FILE, Manifest
 from headpose.data.prepared import PreparedSet
-from headpose.files import write_atomically
-from tuning.objects import AbsentObjectError, Objects, Place, StorageAwayError, parse_place
+from tuning.objects import AbsentObjectError, Objects, Place, is_in_s3, parse_place
 from usererror import UserError
 
 MANIFEST = "manifest.json"
@@ -31,29 +36,71 @@ class Description:
     photos: tuple[str, ...]
 
 
-def publish(folder: Path, uri: str, objects: Objects) -> None:
+class NoDataError(UserError):
+    """A trial's worker cannot have its data set, whatever the configuration; another node may."""
+
+
+def publish(folder: Path, uri: str, objects: Objects, *, replace: bool = False) -> None:
     """Uploads a prepared set; its manifest goes last, so that nobody finds half of one.
 
     Where this very set lies there already, nobody who is reading it is disturbed.
+
+    Raises:
+        UserError: another set lies there, and it is not to be replaced.
     """
     place = parse_place(uri)
-    if _object(objects, place / MANIFEST) == (folder / MANIFEST).read_bytes():
+    ours, theirs = (folder / MANIFEST).read_bytes(), _object(objects, place / MANIFEST)
+    if theirs == ours:
         return
+    if theirs is not None and _named(theirs) != _named(ours):
+        if not replace:
+            raise taken(uri, _named(theirs))
+        # First, for with the new files it would be a damaged set to all who come meanwhile.
+        objects.delete(place / MANIFEST)
     for name in (*DATA_FILES, MANIFEST):
         objects.upload(folder / name, place / name)
 
 
-def describe(uri: str, objects: Objects) -> Description:
-    """What a set holds, from its small files: no image is fetched.
+def manifest_at(uri: str, objects: Objects) -> Manifest | None:
+    """The manifest of the set at an ``s3://`` place; none where there is no set.
 
     Raises:
-        UserError: no prepared set there, or it does not have the contents of its manifest.
+        UserError: it is no manifest, or of another version.
     """
-    if not uri.startswith("s3://"):
+    where = parse_place(uri) / MANIFEST
+    content = _object(objects, where)
+    return None if content is None else Manifest.from_json(_text(content), str(where))
+
+
+def taken(uri: str, fingerprint: str) -> UserError:
+    """What to say of a place where another set lies."""
+    return UserError(
+        uri,
+        "is taken by another prepared set",
+        got=fingerprint[:16],
+        rule="searches that use it could not go on without it",
+        remedy="choose another place, or replace it with --replace",
+    )
+
+
+def describe(uri: str, objects: Objects, fingerprint: str | None = None) -> Description:
+    """What a set holds, from its small files: no image is fetched.
+
+    Args:
+        uri: where it lies.
+        objects: the store.
+        fingerprint: of the set that is meant; none = whatever lies there.
+
+    Raises:
+        UserError: no prepared set there, another one than is meant, or it does not have the
+            contents of its manifest.
+    """
+    if not is_in_s3(uri):
         found = PreparedSet.open(Path(uri).expanduser())
+        _require(uri, found.fingerprint, fingerprint)
         return Description(found.manifest, found.angles_deg, found.photos)
-    place = parse_place(uri)
-    manifest = Manifest.from_json(_remote_manifest(place, objects).decode(), str(place / MANIFEST))
+    place, manifest = parse_place(uri), _remote_manifest(uri, objects)
+    _require(uri, manifest.fingerprint, fingerprint)
     contents = {name: _object(objects, place / name) or b"" for name in (ANGLES_FILE, NAMES_FILE)}
     for name, content in contents.items():
         if hashlib.sha256(content).hexdigest() != manifest.files[name]["sha256"]:
@@ -64,38 +111,41 @@ def describe(uri: str, objects: Objects) -> Description:
 
 
 def open_set(
-    uri: str, cache: Path, objects: Objects, fetching: Objects | None = None
+    uri: str,
+    cache: Path,
+    objects: Objects,
+    fetching: Objects | None = None,
+    fingerprint: str | None = None,
 ) -> PreparedSet:
     """A prepared set by its folder or ``s3://`` place, memory-mapped.
 
-    While the store does not answer, what this node has fetched from the place before must do.
+    One that is meant by its fingerprint, and that this node has fetched before, needs no store,
+    whatever lies at the place by now.
 
     Args:
         uri: where it lies.
         cache: where this node keeps what it has fetched.
         objects: the store.
         fetching: the same with more patience, for large files.
+        fingerprint: of the set that is meant; none = whatever lies there.
 
     Raises:
         StorageAwayError: the store does not answer, and this node does not have the set.
-        UserError: no prepared set there, or it does not have the contents of its manifest.
+        UserError: no prepared set there, another one than is meant, one that does not have the
+            contents of its manifest, or no room for it.
     """
-    if not uri.startswith("s3://"):
-        return PreparedSet.open(Path(uri).expanduser())
-    place = parse_place(uri)
-    note = cache / f"{hashlib.sha256(uri.encode()).hexdigest()[:32]}.place"
-    try:
-        fingerprint = str(json.loads(_remote_manifest(place, objects))["fingerprint"])
-    except StorageAwayError:
-        if not note.is_file():
-            raise
-        fingerprint = note.read_text("ascii")
+    if not is_in_s3(uri):
+        found = PreparedSet.open(Path(uri).expanduser())
+        _require(uri, found.fingerprint, fingerprint)
+        return found
+    if fingerprint is None or not (cache / fingerprint / MANIFEST).is_file():
+        there = fingerprint_of(uri, objects)
+        _require(uri, there, fingerprint)
+        fingerprint = there
     folder = cache / fingerprint
     with _lock(cache / f"{folder.name}.lock"):
         if not (folder / MANIFEST).is_file():
-            _fetch(place, folder, fetching or objects)
-        if not note.is_file() or note.read_text("ascii") != fingerprint:
-            write_atomically(note, fingerprint.encode("ascii"))
+            _fetch(uri, folder, fetching or objects)
     return PreparedSet.open(folder)
 
 
@@ -105,17 +155,40 @@ def fingerprint_of(uri: str, objects: Objects) -> str:
     Raises:
         UserError: no prepared set there.
     """
-    if not uri.startswith("s3://"):
+    if not is_in_s3(uri):
         return PreparedSet.open(Path(uri).expanduser()).fingerprint
-    return str(json.loads(_remote_manifest(parse_place(uri), objects))["fingerprint"])
+    return _remote_manifest(uri, objects).fingerprint
 
 
-def _remote_manifest(place: Place, objects: Objects) -> bytes:
-    content = _object(objects, place / MANIFEST)
-    if content is None:
-        remedy = f"`hopetune data prepare LAYOUT SOURCE --to {place}`"
-        raise UserError(str(place), "no prepared data set", remedy=remedy)
-    return content
+def _remote_manifest(uri: str, objects: Objects) -> Manifest:
+    found = manifest_at(uri, objects)
+    if found is None:
+        remedy = f"`hopetune data prepare LAYOUT SOURCE --to {uri}`"
+        raise UserError(uri, "no prepared data set", remedy=remedy)
+    return found
+
+
+def _require(uri: str, found: str, meant: str | None) -> None:
+    if meant not in (None, found):
+        raise UserError(
+            uri,
+            "another prepared set lies here than the search was begun with",
+            got=found[:16],
+            rule=f"its set has the fingerprint {str(meant)[:16]}",
+            remedy="prepare that set here again, or begin another search",
+        )
+
+
+def _named(manifest: bytes) -> str:
+    """The fingerprint that a manifest gives itself, if it is one at all."""
+    try:
+        return str(json.loads(manifest)["fingerprint"])
+    except (ValueError, KeyError, TypeError):
+        return "no manifest that can be read"
+
+
+def _text(content: bytes) -> str:
+    return content.decode("utf-8", errors="replace")
 
 
 def _object(objects: Objects, place: Place) -> bytes | None:
@@ -125,17 +198,20 @@ def _object(objects: Objects, place: Place) -> bytes | None:
         return None
 
 
-def _fetch(place: Place, folder: Path, objects: Objects) -> None:
+def _fetch(uri: str, folder: Path, objects: Objects) -> None:
     """Downloads beside the final folder and renames: a killed fetch leaves nothing that counts.
 
-    To be called under the lock, so what lies in the folder's way is a dead fetch's.
+    To be called under the lock, so what lies in the folder's way is a dead fetch's. The folder has
+    the fingerprint as its name.
     """
+    place = parse_place(uri)
     part = folder.with_name(f"{folder.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
     try:
         objects.download(place / MANIFEST, part / MANIFEST)
-        manifest = Manifest.from_json((part / MANIFEST).read_text("utf-8"), part / MANIFEST)
+        manifest = Manifest.from_json(_text((part / MANIFEST).read_bytes()), part / MANIFEST)
+        _require(uri, manifest.fingerprint, folder.name)
         _check_room(part, sum(int(file["bytes"]) for file in manifest.files.values()))
         for name in DATA_FILES:
             objects.download(place / name, part / name)
@@ -155,7 +231,7 @@ def _check_room(folder: Path, needed_bytes: int) -> None:
             got=f"{free_bytes:,} bytes free",
             rule=f"{needed_bytes:,} bytes are needed",
             remedy="delete sets that no search needs any more, or set HOPETUNE_STATE_DIR",
-        )
+        ) from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder.parent))
 
 
 @contextmanager

@@ -83,12 +83,16 @@ def _run(study: Study, storage: Storage, settings: Settings, projection: Project
     storing = Storing(_looks_into_the_store(settings), ray_nodes.bring)
     driver = Conductor(study, progress, storing, nodes=ray_nodes.living)
     collecting = _collecting(study.name, settings)
-    if left := _latest_keys(study.record()):
+    record = study.record()
+    if left := _latest_keys(record):
         ray_nodes.bring(left)  # their nodes may get no worker of this driver
 
     def under_way() -> int:
         """How many trials may be: as many as the cluster has room for now."""
         return at_a_time(study.spec.resources.parallel_trials, gpus, ray_nodes.gpus())
+
+    def run() -> None:
+        ray_tune.run_trials(driver, study.spec, record.fingerprint, gpus, under_way)
 
     def ask(why: str) -> None:
         driver.ask_to_end(why, at_once=True)
@@ -98,9 +102,9 @@ def _run(study: Study, storage: Storage, settings: Settings, projection: Project
         projection.start()
         collecting.start()
         try:
-            ray_tune.run_trials(driver, study.spec, gpus, under_way)
+            run()
             while driver.has_lost_checkpoints():
-                ray_tune.run_trials(driver, study.spec, gpus, under_way)
+                run()
             # Not where an exception passes: such a search has not ended, its next driver goes on.
             why = driver.ended_by
             study.finish_running(ExitReason.SEARCH_ENDED, why)

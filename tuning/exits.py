@@ -22,6 +22,7 @@ class ExitReason(StrEnum):
     PREEMPTED = "preempted"
     STALLED = "stalled"
     DISK_FULL = "disk_full"
+    NO_DATA = "no_data"
     SEARCH_ENDED = "search_ended"
 
 
@@ -45,9 +46,10 @@ FATES: dict[ExitReason, Fate] = {
     ExitReason.OUT_OF_MEMORY: Fate("PRUNED", "FAILED", "does not fit into the GPU's memory"),
     ExitReason.INVALID_CONFIG: Fate("FAIL", "FAILED", "a configuration that cannot be trained"),
     ExitReason.CRASHED: Fate("FAIL", "FAILED", "its worker failed more often than allowed"),
-    # Trials go on after these three (tuning/attempts.py); so they end only where none can.
+    # Trials go on after these four (tuning/attempts.py); so they end only where none can.
     ExitReason.PREEMPTED: Fate("FAIL", "FAILED", "its worker was taken away"),
     ExitReason.STALLED: Fate("FAIL", "FAILED", "its epochs hung more often than allowed"),
     ExitReason.DISK_FULL: Fate("FAIL", "FAILED", "no node was left that had room on its disk"),
+    ExitReason.NO_DATA: Fate("FAIL", "FAILED", "its worker could not have the data set"),
     ExitReason.SEARCH_ENDED: Fate("PRUNED", "KILLED", "the search was stopped or its budget ended"),
 }

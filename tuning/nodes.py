@@ -10,7 +10,12 @@ from dataclasses import dataclass
 from tuning.exits import ExitReason
 from tuning.records import TrialRecord
 
-BLAMED = (ExitReason.CRASHED, ExitReason.STALLED, ExitReason.DISK_FULL)
+BLAMED = (
+    ExitReason.CRASHED,
+    ExitReason.STALLED,
+    ExitReason.DISK_FULL,
+    ExitReason.NO_DATA,
+)
 """Causes that may be the node's fault."""
 
 WINDOW = 6  # untuned

@@ -46,6 +46,19 @@ def parse_place(uri: str) -> Place:
     return Place(parts.netloc, parts.path.strip("/"))
 
 
+def is_in_s3(place: str) -> bool:
+    """Whether a person's word for a place means S3; otherwise it is a folder's path.
+
+    Raises:
+        UserError: it is neither.
+    """
+    scheme = urlparse(place).scheme
+    if scheme not in ("", "s3"):
+        rule = "a folder, or s3://BUCKET/KEY"
+        raise UserError(place, "not a place that can be used", rule=rule)
+    return scheme == "s3"
+
+
 class AbsentObjectError(LookupError):
     """There is no object at that place."""
 

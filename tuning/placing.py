@@ -7,6 +7,9 @@ from tuning.nodes import judge
 from tuning.records import Attempt
 from tuning.study import Study
 
+_UNFIT = (ExitReason.DISK_FULL, ExitReason.NO_DATA)
+"""A node that a trial met with one of these is not tried by it again."""
+
 
 class Placing:
     """Judges the nodes again after every attempt that failed; avoided nodes are kept in the study.
@@ -24,8 +27,6 @@ class Placing:
         self._nodes = nodes
         self._tell = tell
         self._avoided = dict(study.record().avoided_nodes)
-        self.hopeless: str | None = None
-        """Why no node is left that trains anything, in words."""
 
     def judge(self) -> str | None:
         """Looks at the nodes anew; says why the search cannot go on, if so."""
@@ -37,14 +38,13 @@ class Placing:
             # For good: an avoided node has no new attempts that could clear it.
             self._avoided |= new
             self._study.record_avoided_nodes(self._avoided)
-        self.hopeless = judgement.hopeless
-        return self.hopeless
+        return judgement.hopeless
 
     def avoid(self, attempts: Sequence[Attempt]) -> tuple[str, ...] | None:
         """The nodes that must not have the next attempt; none where no node is left for it."""
         living = set(self._nodes())
-        full = {a.node for a in attempts if a.cause == ExitReason.DISK_FULL and a.node}
-        must = full | set(self._avoided)
+        unfit = {a.node for a in attempts if a.cause in _UNFIT and a.node}
+        must = unfit | set(self._avoided)
         if living and living <= must:
             return None
         last = attempts[-1] if attempts else None

@@ -1,5 +1,6 @@
 """Preparing a data set for S3: in a folder of this machine that survives a kill, then published."""
 
+import dataclasses
 import hashlib
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ from headpose.data.preparation import Progress
 from headpose.data.prepared import PreparedSet, is_prepared, prepare
 from headpose.data.readers import Layout, find_names
 from headpose.files import write_atomically
-from tuning.datasets import publish
+from tuning.datasets import manifest_at, publish, taken
 from tuning.objects import Objects
 
 _MADE_FROM = "made-from"
@@ -25,6 +26,8 @@ def prepare_and_publish(
     objects: Objects,
     workplace: Path,
     progress: Progress | None = None,
+    *,
+    replace: bool = False,
 ) -> Manifest:
     """Prepares a set and uploads it; broken off in either, the next call goes on.
 
@@ -33,10 +36,14 @@ def prepare_and_publish(
         uri: the ``s3://`` place.
         objects: of its endpoint.
         workplace: a folder for what is not uploaded yet; left as it was.
+        replace: put it in the place of another set.
 
     Raises:
-        UserError: as for preparing, or the storage cannot be used.
+        UserError: as for preparing, the storage cannot be used, or another set lies there. What is
+            prepared by then is kept for the next call.
     """
+    if not replace:
+        _refuse_other_settings(layout, uri, settings, objects)
     folder = workplace / hashlib.sha256(uri.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     made_from = folder / _MADE_FROM
@@ -47,6 +54,21 @@ def prepare_and_publish(
         shutil.rmtree(folder / "set", ignore_errors=True)
         write_atomically(made_from, state.encode())
         manifest = prepare(layout, source, folder / "set", settings, progress)
-    publish(folder / "set", uri, objects)
+    publish(folder / "set", uri, objects, replace=replace)
     shutil.rmtree(folder)
     return manifest
+
+
+def _refuse_other_settings(
+    layout: Layout, uri: str, settings: PrepareSettings, objects: Objects
+) -> None:
+    """Sees before the work what can be seen by then: a set that was made otherwise is another."""
+    there = manifest_at(uri, objects)
+    if there is None:
+        return
+    # How many may be damaged makes no other set.
+    alike = dataclasses.replace(
+        there.settings, max_left_out_fraction=settings.max_left_out_fraction
+    )
+    if (there.layout, alike) != (layout, settings):
+        raise taken(uri, there.fingerprint)

@@ -17,7 +17,7 @@ from cluster.settings import Settings
 from headpose.config import TRAINING_CODE_VERSION
 from headpose.data.prepared import PreparedSet
 from headpose.evaluate import PoseErrors, constant_baseline, pose_errors
-from tuning.datasets import open_set
+from tuning.datasets import describe, open_set
 from tuning.gate import Comparison, compare
 from tuning.mlflow_client import CHECKPOINT_TAG, Candidate, MlflowRuns, Registry
 from tuning.objects import Objects
@@ -63,7 +63,7 @@ def promote(
     if search.spec.data.test is None:
         raise UserError(f"{search.name}: data.test", "no test set", remedy="name one in the search")
     test = open_set(search.spec.data.test, cache, objects)
-    train = open_set(search.spec.data.train, cache, objects)
+    train = describe(search.spec.data.train, objects, search.fingerprint)
     with tempfile.TemporaryDirectory(prefix="hopetune-promote-") as scratch:
         weights = fetch_weights(trial, settings, objects, Path(scratch))
         tell(f"evaluating trial {trial.number} on {len(test.angles_deg)} test images")

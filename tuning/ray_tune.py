@@ -28,6 +28,7 @@ from tuning.ray_worker import (
     ATTEMPT,
     DETAIL,
     ENDED,
+    FINGERPRINT,
     NOTES,
     NUMBER,
     PARAMETERS,
@@ -63,11 +64,16 @@ class StudySearcher(_Unsaved, Searcher):  # type: ignore[misc]
     """
 
     def __init__(
-        self, events: SearchEvents, spec: SearchSpec, under_way: Callable[[], int]
+        self,
+        events: SearchEvents,
+        spec: SearchSpec,
+        fingerprint: str,
+        under_way: Callable[[], int],
     ) -> None:
         super().__init__()
         self._events = events
         self._spec = spec.model_dump_json()
+        self._fingerprint = fingerprint
         self._most = under_way
         self._under_way: set[str] = set()
 
@@ -87,6 +93,7 @@ class StudySearcher(_Unsaved, Searcher):  # type: ignore[misc]
             PARAMETERS: work.parameters,
             TRAINED: (work.trained_epochs, work.trained_s),
             SPEC: self._spec,
+            FINGERPRINT: self._fingerprint,
             _AVOID: ids_of(work.avoid),
         }
 
@@ -272,13 +279,18 @@ def _resources(wanted: dict[str, float]) -> Callable[[dict[str, Any]], tune.Plac
 
 
 def run_trials(
-    events: SearchEvents, spec: SearchSpec, gpus: float, under_way: Callable[[], int]
+    events: SearchEvents,
+    spec: SearchSpec,
+    fingerprint: str,
+    gpus: float,
+    under_way: Callable[[], int],
 ) -> None:
     """Runs trials on the connected cluster until ``events`` says that the search has ended.
 
     Args:
         events: decides.
         spec: of the search.
+        fingerprint: of the training set that it was begun with.
         gpus: what each trial gets.
         under_way: how many trials may be under way now; asked again and again.
     """
@@ -298,7 +310,7 @@ def run_trials(
         tuner = tune.Tuner(
             tune.with_resources(HeadposeTrainable, resources),
             tune_config=tune.TuneConfig(
-                search_alg=StudySearcher(events, spec, under_way),
+                search_alg=StudySearcher(events, spec, fingerprint, under_way),
                 scheduler=StudyScheduler(events, starts),
                 num_samples=-1,
                 reuse_actors=True,

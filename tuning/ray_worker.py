@@ -25,6 +25,7 @@ ATTEMPT = "attempt"
 SPEC = "spec"
 PARAMETERS = "parameters"
 TRAINED = "trained"
+FINGERPRINT = "fingerprint"
 REPORT = "report"
 ENDED = "ended"
 DETAIL = "detail"
@@ -78,7 +79,9 @@ class HeadposeTrainable(tune.Trainable):  # type: ignore[misc]
 
             self._worker = self._worker or Worker()
             spec = SearchSpec.model_validate_json(self._next[SPEC])
-            self._reports = self._worker.start(spec, self._next[PARAMETERS], *self._next[TRAINED])
+            self._reports = self._worker.start(
+                spec, self._next[PARAMETERS], self._next[FINGERPRINT], *self._next[TRAINED]
+            )
         return self._reports
 
     def _bring_to_safety(self) -> None:

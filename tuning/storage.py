@@ -114,8 +114,8 @@ class Storage:
         """A new search, or the one of that name where it is the same.
 
         Raises:
-            UserError: there is another search of that name, or one to start from is not there or
-                was trained on other data.
+            UserError: there is another search of that name, the one of that name was begun with
+                other data, or one to start from is not there or was trained on other data.
         """
         taken = []
         if spec.warm_start and name not in self.names():
@@ -134,9 +134,18 @@ class Storage:
             known = Study(study, clock)
             record = known.record()
             files = (record.spec, *(spec for _, spec in record.earlier))
-            if spec not in files or record.fingerprint != fingerprint:
-                rule = "a search keeps its file and its data"
-                raise UserError(name, "another search has this name", rule=rule)
+            if spec not in files:
+                raise UserError(
+                    name, "another search has this name", rule="a search keeps its file"
+                )
+            if record.fingerprint != fingerprint:
+                raise UserError(
+                    name,
+                    "was begun with other data",
+                    got=fingerprint[:16],
+                    rule=f"a search keeps its data, with the fingerprint {record.fingerprint[:16]}",
+                    remedy=f"prepare them at {spec.data.train} again, or begin another search",
+                )
             return known
         study_history.keep(study, taken)
         study.set_user_attr("fingerprint", fingerprint)

@@ -21,8 +21,8 @@ from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
 
@@ -52,7 +52,7 @@ class Rdb(RDBStorage):
     """Optuna's storage in a database, whose writes may be bound to a lease."""
 
     def __init__(self, url: str) -> None:
-        parsed = make_url(url)
+        parsed = _parsed(url)
         is_postgres = parsed.get_backend_name() == "postgresql"
         options = _POSTGRES if is_postgres else {}
         super().__init__(
@@ -209,6 +209,22 @@ class InMemory(InMemoryStorage):
             self.set_trial_user_attr(trial_id, name, value)
         for epoch, value in values.items():
             self.set_trial_intermediate_value(trial_id, epoch, value)
+
+
+def _parsed(url: str) -> URL:
+    """The parts of a database's URL; what is wrong with one is told without it, as it may hold a
+    password."""
+    try:
+        parsed = make_url(url)
+        parsed.get_dialect().import_dbapi()
+    except (ArgumentError, ImportError, ValueError):
+        raise UserError(
+            "settings.study_url",
+            "not the URL of a database that can be used",
+            rule="postgresql+psycopg://USER:PASSWORD@HOST:PORT/NAME or sqlite:////PATH",
+            remedy="correct HOPETUNE_STUDY_URL or the settings file",
+        ) from None
+    return parsed
 
 
 def away(error: BaseException | None) -> str | None:

@@ -18,7 +18,7 @@ from headpose.allocator import keep_freed_memory
 from headpose.data.prepared import PreparedSet
 from headpose.data.sources import ImageSource, Keep
 from tuning.checkpoints import CheckpointStore
-from tuning.datasets import open_set
+from tuning.datasets import NoDataError, open_set
 from tuning.measures import measured
 from tuning.objects import Objects, StorageAwayError
 from tuning.places import checkpoints, data_cache, spool
@@ -27,6 +27,7 @@ from tuning.spec import SearchSpec
 from tuning.spool import Spool
 from tuning.trial import EpochReport, TrialPlan, train_trial
 from tuning.uploads import CLOSE_PATIENCE_S
+from usererror import UserError
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Worker:
         self._looking = Objects(settings, timeout_s=LOOK_TIMEOUT_S, attempts=1)
         self._fetching = Objects(settings, timeout_s=LOAD_TIMEOUT_S)
         self._cache: Path = data_cache(settings)
-        self._data: dict[tuple[str, Keep], tuple[PreparedSet, ImageSource]] = {}
+        self._data: dict[tuple[str, str | None, Keep], tuple[PreparedSet, ImageSource]] = {}
         self._notes: list[str] = []
         self._trial: Generator[EpochReport] | None = None
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -74,12 +75,24 @@ class Worker:
         self,
         spec: SearchSpec,
         parameters: Settings,
+        fingerprint: str | None = None,
         trained_epochs: int = 0,
         trained_s: float = 0.0,
     ) -> Generator[EpochReport]:
         """A trial, ready to give its first report; the one before it is over.
 
-        ``trained_epochs``: up to where the study knows it to be trained, in ``trained_s``.
+        Args:
+            spec: of its search.
+            parameters: its own.
+            fingerprint: of the training set that the search was begun with; none = whatever lies
+                at its place.
+            trained_epochs: up to where the study knows it to be trained.
+            trained_s: how long that took.
+
+        Raises:
+            NoDataError: this node cannot have that set.
+            StorageAwayError: nor can it be fetched as yet.
+            UserError: a configuration that cannot be trained.
         """
         self._end_trial()
         if self.device.type == "cpu":
@@ -90,7 +103,7 @@ class Worker:
             validation_fraction=spec.data.validation_fraction,
             split_seed=spec.data.split_seed,
         )
-        data, images = self._placed(spec.data.train, spec.resources.images_on_gpu)
+        data, images = self._placed(spec.data.train, fingerprint, spec.resources.images_on_gpu)
         known = trained_epochs, trained_s
         reports = train_trial(plan, data, self._checkpoints, self.device, images, known)
         self._trial = measured(reports, plan.config, spec.objectives, plan.epochs, self.device)
@@ -119,22 +132,29 @@ class Worker:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _placed(self, uri: str, keep: Keep) -> tuple[PreparedSet, ImageSource]:
-        if (uri, keep) not in self._data:
-            data = self._opened(uri)
+    def _placed(
+        self, uri: str, fingerprint: str | None, keep: Keep
+    ) -> tuple[PreparedSet, ImageSource]:
+        key = uri, fingerprint, keep
+        if key not in self._data:
+            data = self._opened(uri, fingerprint)
             images = ImageSource(data, self.device, keep)
             self._notes.append(images.describe())
-            self._data[uri, keep] = data, images
-        return self._data[uri, keep]
+            self._data[key] = data, images
+        return self._data[key]
 
-    def _opened(self, uri: str) -> PreparedSet:
+    def _opened(self, uri: str, fingerprint: str | None) -> PreparedSet:
         """A data set, once the store answers where this node does not have it."""
         until_s = time.monotonic() + DATA_PATIENCE_S
         while True:
             try:
-                return open_set(uri, self._cache, self._looking, self._fetching)
+                return open_set(uri, self._cache, self._looking, self._fetching, fingerprint)
             except StorageAwayError as error:
                 if time.monotonic() >= until_s:
                     raise
                 log.warning("the data set is waited for: %s", error)
                 time.sleep(DATA_POLL_S)
+            except UserError as error:  # no configuration's fault: none would fare better here
+                raise NoDataError(
+                    error.where, error.what, got=error.got, rule=error.rule, remedy=error.remedy
+                ) from error

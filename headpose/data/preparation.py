@@ -52,17 +52,20 @@ def prepare(
     progress: Progress | None = None,
     *,
     workers: int | None = None,
+    replace: bool = False,
 ) -> Manifest:
     """Prepare a data set, or go on with a preparation of it that was broken off.
 
     Args:
         layout: how ``source`` is laid out.
         source: the genuine or synthetic data set.
-        destination: a folder that does not exist yet or is empty; it appears when it is whole.
+        destination: a folder that does not exist yet or is empty, or that holds another set which
+            is to be replaced; it appears when it is whole.
         settings: how pictures are cut and stored.
         progress: called with pictures done and pictures in all; first with what an earlier,
             broken-off preparation has left, if anything.
         workers: threads; None = one for each core that this process may use.
+        replace: put the set in the place of another one, which goes when the new one is whole.
 
     Returns:
         The manifest of the new set, with all that was left out.
@@ -72,7 +75,7 @@ def prepare(
             another preparation is at work there.
     """
     found = Source(layout, source, find_names(layout, source), settings)
-    _check_destination(destination)
+    _check_destination(destination, replace=replace)
     partial = destination.parent / f".{destination.name}.partial"
     with _claimed(partial):
         try:
@@ -85,6 +88,8 @@ def prepare(
                 raise  # what was done is left to the next call, as after a signal or a power cut
             shutil.rmtree(partial, ignore_errors=True)
             raise _no_room(destination) from error
+        if replace:
+            shutil.rmtree(destination, ignore_errors=True)
         partial.replace(destination)
         sync_folder(destination.parent)
     return manifest
@@ -182,13 +187,16 @@ def _claimed(partial: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _check_destination(destination: Path) -> None:
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+def _check_destination(destination: Path, *, replace: bool) -> None:
+    is_set = (destination / MANIFEST_FILE).is_file()
+    is_free = not destination.exists() or (destination.is_dir() and not any(destination.iterdir()))
+    if not is_free and not (is_set and replace):
+        remedy = "replace it with --replace" if is_set else "delete what is there"
         raise UserError(
             str(destination),
-            "is taken",
+            "is taken by another prepared set" if is_set else "is taken",
             rule="a prepared set needs a new or empty folder",
-            remedy="choose another place, or delete what is there",
+            remedy=f"choose another place, or {remedy}",
         )
     destination.parent.mkdir(parents=True, exist_ok=True)
 

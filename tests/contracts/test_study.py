@@ -67,6 +67,8 @@ def test_the_same_search_is_opened_and_another_one_refused(storage: Storage, nam
     storage.create(name, SPEC, "abc")
     assert storage.create(name, SPEC, "abc").name == name
     with pytest.raises(UserError, match="another search has this name"):
+        storage.create(name, SPEC.model_copy(update={"name": "another"}), "abc")
+    with pytest.raises(UserError, match=r"was begun with other data; got 'other data'.*abc"):
         storage.create(name, SPEC, "other data")
 
 

@@ -131,6 +131,19 @@ def test_a_taken_destination_is_left_alone(source: Path, prepared: Path) -> None
     assert (prepared / "manifest.json").read_text() == before
 
 
+def test_another_set_is_replaced_on_demand_and_nothing_else(source: Path, tmp_path: Path) -> None:
+    first = prepare("300w-lp", source, tmp_path / "set", SMALL)
+    other = PrepareSettings(stored_px=48)
+    second = prepare("300w-lp", source, tmp_path / "set", other, replace=True)
+    assert PreparedSet.open(tmp_path / "set", verify_images=True).fingerprint == second.fingerprint
+    assert first.fingerprint != second.fingerprint
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match="is taken"):
+        prepare("300w-lp", source, tmp_path / "mine", SMALL, replace=True)
+    assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+
+
 def test_a_full_disk_is_told_before_the_work_begins(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,7 +48,8 @@ def test_stalls_have_a_limit_of_their_own_and_full_disks_none() -> None:
     limits = Resources(retries=0, stall_retries=1)
     assert not is_over(STALLED, attempts(STALLED), limits)
     assert is_over(STALLED, attempts(STALLED, DISK_FULL, STALLED), limits)
-    assert not is_over(DISK_FULL, attempts(*[DISK_FULL] * 5), limits)
+    for cause in (DISK_FULL, ExitReason.NO_DATA):
+        assert not is_over(cause, attempts(*[cause] * 5), limits)
 
 
 # -- the conductor ---------------------------------------------------------------------------------
@@ -159,3 +160,31 @@ def test_nothing_goes_on_once_the_search_ends(conductor: Conductor) -> None:
     conductor.on_end(work.number, work.attempt, PREEMPTED, None)
     assert conductor.next_trial() is Idle.DONE
     assert not conductor.has_lost_checkpoints()
+
+
+def test_where_no_node_can_have_the_data_the_search_ends_and_no_trial_fails(
+    study: Study, printed: io.StringIO
+) -> None:
+    def on_two_nodes() -> Conductor:
+        nodes = ("10.0.0.7", "10.0.0.8")
+        return Conductor(study, ProgressLines(printed), AtOnce(), VirtualClock(), lambda: nodes)
+
+    conductor = on_two_nodes()
+    first = handed_out(conductor)
+    conductor.on_end(0, first.attempt, ExitReason.NO_DATA, "no set")
+    assert conductor.hopeless is None
+    again = conductor.next_trial()
+    assert isinstance(again, Work)
+    assert (again.number, again.attempt, again.avoid) == (0, 2, ("10.0.0.7",))
+    conductor.on_start(0, 2, "10.0.0.8", 4711)
+    conductor.on_end(0, 2, ExitReason.NO_DATA, "no set")
+    assert conductor.hopeless == "no node can have the data set (no set)"
+    assert conductor.next_trial() is Idle.DONE
+    assert conductor.must_end()
+    assert study.trial(0).exit_reason == ExitReason.SEARCH_ENDED
+    assert "attempt 2" in printed.getvalue()
+    assert "attempt 3" not in printed.getvalue()
+    study.reopen()
+    later = on_two_nodes().next_trial()
+    assert isinstance(later, Work)
+    assert (later.number, later.avoid) == (0, ())

@@ -11,7 +11,9 @@ import pytest
 from headpose.data.manifest import PrepareSettings
 from headpose.data.prepared import prepare
 from tuning import preparing
+from tuning.causes import cause_of
 from tuning.datasets import describe, fingerprint_of, open_set, publish
+from tuning.exits import ExitReason
 from tuning.objects import AbsentObjectError, Place, StorageAwayError
 from tuning.preparing import prepare_and_publish
 from usererror import UserError
@@ -21,6 +23,7 @@ from faces import write_300w_lp
 
 URI = "s3://bucket/data/faces"
 SMALL = PrepareSettings(stored_px=40)
+OTHER = PrepareSettings(stored_px=48)
 
 
 class FolderObjects:
@@ -53,6 +56,10 @@ class FolderObjects:
             raise AbsentObjectError(str(place))
         shutil.copyfile(self.path(place), path)
 
+    def delete(self, place: Place) -> None:
+        self.calls.append(f"delete {place.key.rsplit('/', 1)[-1]}")
+        self.path(place).unlink(missing_ok=True)
+
 
 @pytest.fixture
 def objects(tmp_path: Path) -> FolderObjects:
@@ -71,6 +78,13 @@ def published(source: Path, tmp_path: Path, objects: FolderObjects) -> Path:
     prepare("300w-lp", source, tmp_path / "set", SMALL)
     publish(tmp_path / "set", URI, objects)  # type: ignore[arg-type]
     return tmp_path / "set"
+
+
+@pytest.fixture
+def other(source: Path, tmp_path: Path) -> Path:
+    """Another set, in a folder."""
+    prepare("300w-lp", source, tmp_path / "other", OTHER)
+    return tmp_path / "other"
 
 
 def test_the_manifest_goes_last_and_the_same_set_is_not_sent_again(
@@ -110,7 +124,7 @@ def test_a_node_fetches_a_set_once_whatever_a_killed_fetch_left(
     second = open_set(URI, cache, objects)  # type: ignore[arg-type]
     assert objects.calls == ["get manifest.json"]
     assert first.names == second.names
-    lasting = {path.name for path in cache.iterdir() if path.suffix != ".place"}
+    lasting = {path.name for path in cache.iterdir()}
     assert lasting == {fingerprint, f"{fingerprint}.lock"}
 
 
@@ -131,8 +145,9 @@ def test_a_node_without_room_says_so(
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(100, 90, 10))
-    with pytest.raises(UserError, match="no room on the disk"):
+    with pytest.raises(UserError, match="no room on the disk") as error:
         open_set(URI, tmp_path / "cache", objects)  # type: ignore[arg-type]
+    assert cause_of(error.value)[0] == ExitReason.DISK_FULL, "another node may have room"
 
 
 class BrokenOffError(BaseException):
@@ -154,7 +169,7 @@ def test_a_broken_off_upload_needs_no_second_preparation(
             lambda done, _total: taken.append(done),
         ).fingerprint
 
-    def breaks(*_: object) -> None:
+    def breaks(*_: object, **__: object) -> None:
         raise BrokenOffError
 
     with monkeypatch.context() as patched:
@@ -176,7 +191,7 @@ def test_a_source_that_changed_is_prepared_again(
     changing = tmp_path / "changing"
     shutil.copytree(source, changing)
 
-    def breaks(*_: object) -> None:
+    def breaks(*_: object, **__: object) -> None:
         raise BrokenOffError
 
     with monkeypatch.context() as patched:
@@ -199,5 +214,89 @@ def test_a_new_worker_of_a_node_needs_no_store_for_what_was_fetched(
     objects.away = False
     fetched = open_set(URI, tmp_path / "cache", objects)  # type: ignore[arg-type]
     objects.away = True
-    again = open_set(URI, tmp_path / "cache", objects)  # type: ignore[arg-type]
+    objects.calls.clear()
+    again = open_set(URI, tmp_path / "cache", objects, None, fetched.fingerprint)  # type: ignore[arg-type]
     assert again.fingerprint == fetched.fingerprint
+    assert objects.calls == []
+
+
+def test_a_place_keeps_its_set_unless_it_is_to_be_replaced(
+    published: Path, other: Path, objects: FolderObjects
+) -> None:
+    before = fingerprint_of(URI, objects)  # type: ignore[arg-type]
+    objects.calls.clear()
+    with pytest.raises(UserError, match=r"is taken by another prepared set.*--replace"):
+        publish(other, URI, objects)  # type: ignore[arg-type]
+    assert objects.calls == ["get manifest.json"]
+    publish(other, URI, objects, replace=True)  # type: ignore[arg-type]
+    assert objects.calls[2] == "delete manifest.json", "before any file changes"
+    assert objects.calls[-1] == "upload manifest.json"
+    after = fingerprint_of(URI, objects)  # type: ignore[arg-type]
+    assert before != after == describe(str(other), objects).manifest.fingerprint  # type: ignore[arg-type]
+
+
+def test_what_is_no_set_is_replaced_on_demand_only(published: Path, objects: FolderObjects) -> None:
+    manifest = objects.path(Place("bucket", "data/faces/manifest.json"))
+    manifest.write_bytes(b"\xff{}")
+    with pytest.raises(UserError, match="not a readable manifest"):
+        fingerprint_of(URI, objects)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="is taken"):
+        publish(published, URI, objects)  # type: ignore[arg-type]
+    publish(published, URI, objects, replace=True)  # type: ignore[arg-type]
+    assert describe(URI, objects).manifest == describe(str(published), objects).manifest  # type: ignore[arg-type]
+
+
+def test_a_search_keeps_the_set_it_was_begun_with(
+    published: Path, other: Path, objects: FolderObjects, tmp_path: Path
+) -> None:
+    begun_with = open_set(URI, tmp_path / "cache", objects).fingerprint  # type: ignore[arg-type]
+    publish(other, URI, objects, replace=True)  # type: ignore[arg-type]
+    again = open_set(URI, tmp_path / "cache", objects, None, begun_with)  # type: ignore[arg-type]
+    assert again.fingerprint == begun_with, "this node has it"
+    for ask in (
+        lambda: open_set(URI, tmp_path / "new node", objects, None, begun_with),  # type: ignore[arg-type]
+        lambda: open_set(str(other), tmp_path, objects, None, begun_with),  # type: ignore[arg-type]
+        lambda: describe(URI, objects, begun_with),  # type: ignore[arg-type]
+        lambda: describe(str(other), objects, begun_with),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(UserError, match="another prepared set lies here"):
+            ask()
+    assert not list((tmp_path / "new node").glob("*")), "nothing was fetched"
+
+
+def test_a_set_that_changes_between_look_and_fetch_is_not_taken_for_the_other(
+    published: Path, other: Path, objects: FolderObjects, tmp_path: Path
+) -> None:
+    class Changing(FolderObjects):
+        def download(self, place: Place, path: Path) -> None:
+            if path.name == "manifest.json":
+                publish(other, URI, objects, replace=True)  # type: ignore[arg-type]
+            super().download(place, path)
+
+    with pytest.raises(UserError, match="another prepared set lies here"):
+        open_set(URI, tmp_path / "cache", Changing(objects.root))  # type: ignore[arg-type]
+    assert [entry.suffix for entry in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+def test_a_set_made_otherwise_is_refused_before_the_work_and_a_changed_one_keeps_it(
+    published: Path, source: Path, objects: FolderObjects, tmp_path: Path
+) -> None:
+    done: list[int] = []
+
+    def call(source: Path, settings: PrepareSettings, *, replace: bool = False) -> str:
+        return prepare_and_publish(
+            *("300w-lp", source, URI, settings, objects, tmp_path / "work"),  # type: ignore[arg-type]
+            lambda count, _total: done.append(count),
+            replace=replace,
+        ).fingerprint
+
+    with pytest.raises(UserError, match="is taken"):
+        call(source, OTHER)
+    assert done == []
+    changed = tmp_path / "changed"
+    write_300w_lp(changed, faces=2, seed=9)
+    with pytest.raises(UserError, match="is taken"):
+        call(changed, SMALL)
+    assert done == [1, 2, 3, 4]
+    assert call(changed, SMALL, replace=True) == fingerprint_of(URI, objects)  # type: ignore[arg-type]
+    assert done == [1, 2, 3, 4], "prepared once"

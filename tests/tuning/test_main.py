@@ -1,9 +1,15 @@
 """The command itself."""
 
+import errno
 import importlib.metadata
+import sys
+from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
+from headpose.data.synthetic import synthesize
+from tuning.cli import main
 from tuning.cli.main import app
 
 
@@ -20,3 +26,51 @@ def test_its_help_says_what_it_is_for_and_names_all_commands() -> None:
     assert "Finds the best head-pose network" in said
     for name in ("up", "submit", "run", "show", "resume", "extend", "promote", "predict", "gc"):
         assert f" {name} " in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("data", "synthesize", "{file}/faces", "--train", "4", "--test", "1", "--size", "48"),
+        ("data", "prepare", "300w-lp", "{faces}/300W_LP", "--to", "{file}/set"),
+        ("data", "augment", "{faces}/300W_LP", "{file}/turned"),
+    ],
+)
+def test_a_place_that_cannot_be_used_is_a_line_and_no_traceback(
+    arguments: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "a file"
+    file.write_text("in the way")
+    faces = tmp_path / "faces"
+    synthesize(faces, train_images=4, test_images=1, size_px=48)
+    told = [text.format(file=file, faces=faces) for text in arguments]
+    monkeypatch.setattr(sys, "argv", ["hopetune", *told])
+    with pytest.raises(SystemExit) as exit_:
+        main.main()
+    assert exit_.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert line.startswith(f"error: {file}")
+    assert "cannot be used; got " in line
+    assert file.read_text() == "in the way"
+
+
+def test_a_full_disk_is_told_and_a_defect_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failing(error: OSError) -> None:
+        def app() -> None:
+            raise error
+
+        monkeypatch.setattr(main, "app", app)
+        main.main()
+
+    with pytest.raises(SystemExit):
+        failing(OSError(errno.ENOSPC, "as a write says it: without the file"))
+    assert "error: the disk: cannot be used; got 'No space left on device'" in (
+        capsys.readouterr().err
+    )
+    with pytest.raises(FileNotFoundError):
+        failing(FileNotFoundError(errno.ENOENT, "a file of the program", "x"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.settings import Settings
-from tuning.objects import Objects, Place
+from tuning.objects import Objects, Place, is_in_s3, parse_place
 from usererror import UserError
 
 
@@ -43,3 +43,30 @@ def test_an_upload_that_the_server_cannot_keep_is_told(endpoint: str, tmp_path: 
     settings = Settings(state_dir=tmp_path, s3_endpoint=endpoint, s3_credentials_file=keys)
     with pytest.raises(UserError, match="the S3 server cannot be used"):
         Objects(settings).upload(file, Place("bucket", "key"))
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [
+        ("s3://bucket/key", True),
+        ("S3://bucket/key", True),
+        ("s3:/bucket/key", True),  # which `parse_place` refuses
+        ("/data/a set", False),
+        ("~/sets/a:b", False),
+        ("./a:b", False),
+        ("", False),
+    ],
+)
+def test_a_place_is_in_s3_or_a_folder(place: str, expected: bool) -> None:
+    assert is_in_s3(place) is expected
+
+
+@pytest.mark.parametrize("place", ["gs://bucket/key", "http://host/key", "hdfs:/key"])
+def test_a_place_of_another_kind_is_no_folder(place: str) -> None:
+    with pytest.raises(UserError, match=r"not a place that can be used; a folder, or s3://"):
+        is_in_s3(place)
+
+
+def test_half_a_place_in_s3_is_refused() -> None:
+    with pytest.raises(UserError, match="not a place in S3"):
+        parse_place("s3:/bucket/key")

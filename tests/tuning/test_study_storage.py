@@ -244,3 +244,20 @@ def test_a_write_whose_first_try_arrives_late_is_done_once(own_postgres: OwnPost
         (trial,) = storage.open("x")._trials()
         assert trial.intermediate_values == {1: 8.0}
         assert trial.user_attrs["epoch:0001"]["metrics"] == {"val_mae": 8.0}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "a word with secret",
+        "mysql://me:secret@host/name",
+        "no+driver://me:secret@host/name",
+        "postgresql+psycopg://me:secret@host:port/name",
+    ],
+)
+def test_what_is_no_database_is_told_without_its_password(url: str) -> None:
+    with pytest.raises(UserError, match=r"settings\.study_url: not the URL") as error:
+        Storage(url)
+    assert "secret" not in str(error.value)
+    assert error.value.__cause__ is None
+    assert error.value.__suppress_context__

@@ -17,6 +17,7 @@ from headpose.data.manifest import PrepareSettings
 from headpose.data.prepared import PreparedSet, prepare
 from tuning.causes import cause_of
 from tuning.checkpoints import CheckpointStore
+from tuning.datasets import NoDataError
 from tuning.exits import ExitReason
 from tuning.objects import Place, StorageAwayError
 from tuning.spec import Budget, Choices, Data, Resources, SearchSpec
@@ -250,6 +251,20 @@ def test_data_that_do_not_come_fail_the_attempt_in_the_end(
     with pytest.raises(StorageAwayError) as error:
         worker.start(spec_of(prepared), SECOND)
     assert cause_of(error.value)[0] == ExitReason.CRASHED, "another node may have them"
+
+
+def test_other_data_than_the_search_has_are_no_fault_of_the_configuration(
+    worker: Worker, prepared: Path, tmp_path: Path
+) -> None:
+    fingerprint = PreparedSet.open(prepared).fingerprint
+    spec = spec_of(prepared)
+    assert next(worker.start(spec, SECOND, fingerprint=fingerprint)).epoch == 1
+    for path, meant in ((prepared, "0" * 64), (tmp_path / "absent", fingerprint)):
+        with pytest.raises(NoDataError) as error:
+            worker.start(spec_of(path), SECOND, fingerprint=meant)
+        cause, words = cause_of(error.value)
+        assert cause == ExitReason.NO_DATA, "another node may have them"
+        assert str(path) in words
 
 
 def test_all_processes_share_the_pages_of_a_set(worker: Worker, prepared: Path) -> None:

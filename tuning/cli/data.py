@@ -73,6 +73,12 @@ def prepare(
     crop: Annotated[
         CropName, typer.Option(help="Landmarks that span the face's box; `original`: as published.")
     ] = CropName.ORIGINAL,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace", help="Put it in the place of another set, which searches may need."
+        ),
+    ] = False,
 ) -> None:
     """Decode and crop a data set once, so that every trial on a node can share it in memory.
 
@@ -89,7 +95,7 @@ def prepare(
         def show(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        manifest = _prepared(layout, source.expanduser(), to, settings, show)
+        manifest = _prepared(layout, source.expanduser(), to, settings, show, replace=replace)
     say(f"{manifest.count} images in {to}, fingerprint {manifest.fingerprint[:16]}")
     for entry in manifest.left_out[:LEFT_OUT_SHOWN]:
         say(f"  left out: {entry.name}: {entry.reason}")
@@ -103,20 +109,30 @@ def _prepared(
     to: str,
     settings: "PrepareSettings",
     progress: "Progress",
+    *,
+    replace: bool,
 ) -> "Manifest":
     from cluster.settings import load_settings
     from headpose.data.prepared import prepare as decode
-    from tuning.objects import Objects, parse_place
+    from tuning.objects import Objects, is_in_s3, parse_place
     from tuning.places import preparing
     from tuning.preparing import prepare_and_publish
 
-    if not to.startswith("s3://"):
-        return decode(layout.value, source, Path(to).expanduser(), settings, progress)
+    if not is_in_s3(to):
+        folder = Path(to).expanduser()
+        return decode(layout.value, source, folder, settings, progress, replace=replace)
     servers = load_settings()
     objects = Objects(servers)
     objects.check(parse_place(to).bucket)
     return prepare_and_publish(
-        layout.value, source, to, settings, objects, preparing(servers), progress
+        layout.value,
+        source,
+        to,
+        settings,
+        objects,
+        preparing(servers),
+        progress,
+        replace=replace,
     )
 
 

@@ -3,7 +3,9 @@
 0: done · 2: a mistake in the input or the surroundings · 3: the champion stays · 130: interrupted
 """
 
+import errno
 import importlib.metadata
+import os
 import sys
 from typing import Annotated
 
@@ -22,6 +24,14 @@ from tuning.cli import (
 from usererror import UserError
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+REFUSALS = frozenset(
+    (
+        *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+        *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+    )
+)
+"""What a file system says no with to a place that a person has chosen."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -59,5 +69,14 @@ def main() -> None:
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        place = str(error.filename or "the disk")
+        words = UserError(
+            place, "cannot be used", got=os.strerror(error.errno), remedy="choose another place"
+        )
+        sys.stderr.write(f"error: {words}\n")
+        sys.exit(words.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

@@ -1,0 +1,119 @@
+"""The place of a search's training set comes to hold another set while the search is under way."""
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from test_lost_workers import SearchFile, at_work, check_whole, ended, long, running
+
+from cluster.settings import Settings
+from headpose.data.manifest import PrepareSettings
+from headpose.data.prepared import prepare
+from tuning.datasets import fingerprint_of, publish
+from tuning.exits import ExitReason
+from tuning.objects import Objects
+from tuning.places import data_cache
+from tuning.prefix import DataIdentity, prefix_keys
+from tuning.records import SearchRecord
+from tuning.storage import Storage
+
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+
+Hopetune = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def first(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The set that the searches begin with, in a folder."""
+    folder = tmp_path_factory.mktemp("first") / "set"
+    settings = PrepareSettings(stored_px=40, policy="visible-landmarks")
+    prepare("300w-lp", faces / "300W_LP", folder, settings)
+    return folder
+
+
+def putting_another(place: str, faces: Path) -> tuple[str, ...]:
+    """The command that prepares another set for a place."""
+    return "data", "prepare", "300w-lp", str(faces / "300W_LP"), "--to", place, "--pixels", "48"
+
+
+def check_trained_on(record: SearchRecord, fingerprint: str) -> None:
+    """Keys of checkpoints follow from the data, too."""
+    data = DataIdentity(fingerprint, record.spec.data.validation_fraction, 0)
+    for trial in record.trials:
+        keys = prefix_keys(record.spec.train_config(trial.parameters), data, 12)
+        assert [epoch.checkpoint_key for epoch in trial.epochs] == list(keys)
+
+
+def test_it_goes_on_with_the_set_it_was_begun_with(
+    servers: Settings,
+    storage: Storage,
+    search_file: SearchFile,
+    first: Path,
+    faces: Path,
+    hopetune: Hopetune,
+) -> None:
+    place, objects = "s3://hopetune/data/replaced", Objects(servers)
+    publish(first, place, objects)
+    fingerprint = fingerprint_of(place, objects)
+    path = search_file(data=f"{{train: {place}, validation_fraction: 0.2}}", **long(seed=81))
+    with running(servers, path, "small-replaced") as driver:
+        worker = at_work(storage, "small-replaced", 0).pid
+        refused = hopetune(*putting_another(place, faces))
+        assert refused.returncode == 2
+        assert f"{place}: is taken by another prepared set" in refused.stderr
+        replaced = hopetune(*putting_another(place, faces), "--replace")
+        assert replaced.returncode == 0, replaced.stderr
+        assert fingerprint_of(place, objects) != fingerprint
+        assert worker is not None
+        os.kill(worker, signal.SIGKILL)
+        ended(driver)
+    record = storage.open("small-replaced").record()
+    check_whole(record)
+    check_trained_on(record, fingerprint)
+    assert any(len(trial.attempts) > 1 for trial in record.trials)
+    again = hopetune("run", str(path), "--name", "small-replaced")
+    assert again.returncode == 2
+    assert "small-replaced: was begun with other data" in again.stderr
+
+
+def test_where_no_node_has_that_set_the_search_ends_and_can_go_on_later(
+    servers: Settings,
+    storage: Storage,
+    search_file: SearchFile,
+    first: Path,
+    faces: Path,
+    hopetune: Hopetune,
+) -> None:
+    place, objects = "s3://hopetune/data/lost", Objects(servers)
+    publish(first, place, objects)
+    fingerprint = fingerprint_of(place, objects)
+    path = search_file(data=f"{{train: {place}, validation_fraction: 0.2}}", **long(seed=82))
+    with running(servers, path, "small-lost") as driver:
+        workers = [at_work(storage, "small-lost", number).pid for number in (0, 1)]
+        replaced = hopetune(*putting_another(place, faces), "--replace")
+        assert replaced.returncode == 0, replaced.stderr
+        shutil.rmtree(data_cache(servers) / fingerprint)
+        for worker in workers:
+            assert worker is not None
+            os.kill(worker, signal.SIGKILL)
+        printed, _ = driver.communicate(timeout=240)
+    assert driver.returncode == 2, printed
+    assert "no node can have the data set" in printed
+    assert "another prepared set lies here than the search was begun with" in printed
+    ended_early = storage.open("small-lost").record()
+    reasons = {trial.exit_reason for trial in ended_early.trials}
+    assert reasons == {ExitReason.SEARCH_ENDED}, "not the configurations' fault"
+    trained = {t.number: t.epochs for t in ended_early.trials}
+    publish(first, place, objects, replace=True)
+    gone_on = hopetune("run", str(path), "--name", "small-lost")
+    assert gone_on.returncode == 0, gone_on.stdout + gone_on.stderr
+    record = storage.open("small-lost").record()
+    check_whole(record)
+    check_trained_on(record, fingerprint)
+    for trial in record.trials:
+        before = trained[trial.number]
+        assert trial.epochs[: len(before)] == before
