@@ -154,7 +154,8 @@ class Conductor:
         no_node_is_left = self._placing.avoid(attempts) is None
         if no_node_is_left and cause == ExitReason.NO_DATA:
             # Nor would another trial have it. This one goes on with the search, once it is there.
-            hopeless = f"no node can have the data set ({detail})"
+            self._progress.line(f"trial {number:>3} cannot go on: {detail}")
+            hopeless = "no node can have the data set"
         elif no_node_is_left or is_over(cause, attempts, self._spec.resources):
             self._finish(number, cause, detail)
         if hopeless:

@@ -118,7 +118,7 @@ def _run(study: Study, storage: Storage, settings: Settings, projection: Project
             raise EndedBySignal(signals.received)
         collecting.finish()
     if driver.hopeless:
-        remedy = f"see `hopetune show {study.name}`; mend the nodes, then resume the search"
+        remedy = f"see `hopetune show {study.name}`; mend that, then resume the search"
         raise UserError(study.name, "the search ended early", got=driver.hopeless, remedy=remedy)
 
 

@@ -219,6 +219,7 @@ def spec_of(values: dict[str, Any], file: YamlFile) -> SearchSpec:
         spec = SearchSpec.model_validate(values)
     except ValidationError as error:
         raise _first_fault(error, file) from error
+    _check_places(spec, file)
     _check_settings(spec, file)
     check_together(spec, file)
     return _with_papers(spec, file) if wants_papers else spec
@@ -235,6 +236,18 @@ def _with_papers(spec: SearchSpec, file: YamlFile) -> SearchSpec:
     for settings in found:
         _try_config(spec, settings, file, ("try_first",))
     return spec.model_copy(update={"try_first": found})
+
+
+def _check_places(spec: SearchSpec, file: YamlFile) -> None:
+    """A search file is sent to nodes whose processes have working folders of their own."""
+    for name, place in (("train", spec.data.train), ("test", spec.data.test)):
+        if place is not None and not place.startswith(("s3://", "/", "~")):
+            raise UserError(
+                file.where(("data", name)),
+                "not a place that every node finds",
+                got=place,
+                rule="s3://BUCKET/KEY, or a folder that the nodes have, from / or ~ on",
+            )
 
 
 def _check_settings(spec: SearchSpec, file: YamlFile) -> None:

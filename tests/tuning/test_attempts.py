@@ -178,7 +178,8 @@ def test_where_no_node_can_have_the_data_the_search_ends_and_no_trial_fails(
     assert (again.number, again.attempt, again.avoid) == (0, 2, ("10.0.0.7",))
     conductor.on_start(0, 2, "10.0.0.8", 4711)
     conductor.on_end(0, 2, ExitReason.NO_DATA, "no set")
-    assert conductor.hopeless == "no node can have the data set (no set)"
+    assert conductor.hopeless == "no node can have the data set"
+    assert "trial   0 cannot go on: no set" in printed.getvalue()
     assert conductor.next_trial() is Idle.DONE
     assert conductor.must_end()
     assert study.trial(0).exit_reason == ExitReason.SEARCH_ENDED

@@ -80,6 +80,17 @@ def test_the_spec_survives_json(tmp_path: Path) -> None:
         ("name: small", "name: Not Good", "small.yaml:1: name"),
         ("name: small", "name: small\nname: twice", "stands twice"),
         ("data: {train: /data/train}\n", "", "data: missing"),
+        (
+            "/data/train",
+            "data/train",
+            "small.yaml:2: data.train: not a place that every node finds; got 'data/train'",
+        ),
+        (
+            "/data/train",
+            "gs://data/train",
+            "small.yaml:2: data.train: not a place that every node finds; got 'gs://data/train'",
+        ),
+        ("/data/train", "/data/train, test: data", "data.test: not a place that every node finds"),
     ],
 )
 def test_faults_name_line_field_and_rule(tmp_path: Path, old: str, new: str, expected: str) -> None:
