@@ -40,6 +40,11 @@ class UserError(Exception):
         return _rebuild, (type(self), self.where, self.what, self.got, self.rule, self.remedy)
 
 
+class NotHereError(UserError):
+    """What a training begins with is not on this node, nor can it be had here; another node may
+    have it. Nothing that another configuration would mend."""
+
+
 def _rebuild(
     kind: type[UserError],
     where: str,

@@ -40,7 +40,8 @@ class TrainConfig:
         batch_size: images a step; an incomplete last batch is dropped.
         image_px: side of the square network input.
         weight_decay: Adam's L2 penalty.
-        imagenet: None = from scratch; "download", or the path of pretrained weights.
+        imagenet: None = from scratch; "download", or where pretrained weights lie; see
+            :func:`headpose.networks.imagenet.imagenet_state`.
         flip: probability of a horizontal mirroring.
         blur: probability of a slight blur.
         rotate_deg: images are turned in their plane by up to this angle, either way.

@@ -15,7 +15,7 @@ GOES_ON_AFTER = (
     ExitReason.PREEMPTED,
     ExitReason.STALLED,
     ExitReason.DISK_FULL,
-    ExitReason.NO_DATA,
+    ExitReason.NO_INPUT,
 )
 """Causes that need not be the configuration's fault."""
 

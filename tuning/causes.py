@@ -1,12 +1,11 @@
 """What a failure within a worker says of its attempt."""
 
-from tuning.datasets import NoDataError
 from tuning.exits import ExitReason
 from tuning.preemption import PreemptedError
 from tuning.spool import FULL, DiskFullError
-from usererror import UserError
+from usererror import NotHereError, UserError
 
-OF_THE_CONFIGURATION = (ExitReason.OUT_OF_MEMORY, ExitReason.INVALID_CONFIG)
+WORKER_IS_WELL = (ExitReason.OUT_OF_MEMORY, ExitReason.INVALID_CONFIG, ExitReason.NO_INPUT)
 """The worker is as good as before; of all other causes it may not be."""
 
 
@@ -20,8 +19,8 @@ def cause_of(error: BaseException) -> tuple[ExitReason, str]:
         return ExitReason.DISK_FULL, full
     if isinstance(error, torch.OutOfMemoryError):
         return ExitReason.OUT_OF_MEMORY, str(error)
-    if isinstance(error, NoDataError):
-        return ExitReason.NO_DATA, str(error)
+    if isinstance(error, NotHereError):
+        return ExitReason.NO_INPUT, str(error)
     if type(error) is UserError:  # circumstances, as a storage that is away, have subclasses
         return ExitReason.INVALID_CONFIG, str(error)
     text = str(error).strip()

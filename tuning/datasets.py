@@ -5,14 +5,11 @@ fingerprint.
 """
 
 import errno
-import fcntl
 import hashlib
 import io
 import json
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +18,7 @@ import numpy.typing as npt
 
 from headpose.data.manifest import ANGLES_FILE, DATA_FILES, NAMES_FILE, Manifest
 from headpose.data.prepared import PreparedSet
+from tuning.node_lock import node_lock
 from tuning.objects import AbsentObjectError, Objects, Place, is_in_s3, parse_place
 from usererror import UserError
 
@@ -34,10 +32,6 @@ class Description:
     manifest: Manifest
     angles_deg: npt.NDArray[np.float32]
     photos: tuple[str, ...]
-
-
-class NoDataError(UserError):
-    """A trial's worker cannot have its data set, whatever the configuration; another node may."""
 
 
 def publish(folder: Path, uri: str, objects: Objects, *, replace: bool = False) -> None:
@@ -143,7 +137,7 @@ def open_set(
         _require(uri, there, fingerprint)
         fingerprint = there
     folder = cache / fingerprint
-    with _lock(cache / f"{folder.name}.lock"):
+    with node_lock(cache / f"{folder.name}.lock"):
         if not (folder / MANIFEST).is_file():
             _fetch(uri, folder, fetching or objects)
     return PreparedSet.open(folder)
@@ -232,12 +226,3 @@ def _check_room(folder: Path, needed_bytes: int) -> None:
             rule=f"{needed_bytes:,} bytes are needed",
             remedy="delete sets that no search needs any more, or set HOPETUNE_STATE_DIR",
         ) from OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder.parent))
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """One fetch at a time on a node; the kernel lets go of it when its holder dies."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -14,7 +14,7 @@ BLAMED = (
     ExitReason.CRASHED,
     ExitReason.STALLED,
     ExitReason.DISK_FULL,
-    ExitReason.NO_DATA,
+    ExitReason.NO_INPUT,
 )
 """Causes that may be the node's fault."""
 

@@ -181,7 +181,7 @@ class Objects:
     def listed(self, folder: Place) -> Iterator[Listed]:
         """All objects below a folder."""
         pages = self._client.get_paginator("list_objects_v2")
-        prefix = f"{folder.key.rstrip('/')}/"
+        prefix = f"{folder.key.rstrip('/')}/" if folder.key else ""
         try:
             for page in pages.paginate(Bucket=folder.bucket, Prefix=prefix):
                 for entry in page.get("Contents", ()):

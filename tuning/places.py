@@ -21,6 +21,11 @@ def preparing(settings: Settings) -> Path:
     return settings.state_dir / "preparing"
 
 
+def weights_cache(settings: Settings) -> Path:
+    """ImageNet weights that this node has fetched from S3, one folder for each file."""
+    return settings.state_dir / "imagenet-cache"
+
+
 def data_cache(settings: Settings) -> Path:
     """Prepared sets that this node has fetched, one folder for each fingerprint."""
     return settings.state_dir / "data-cache"

@@ -1,8 +1,8 @@
 """Ray Tune's side of a worker: an actor that trains one trial after the other.
 
-An attempt that fails for a reason of its configuration says so in its last result, and the worker
-takes the next trial. Whatever else goes wrong is raised as :class:`AttemptFailedError`, upon which
-Ray Tune gives up the process; what becomes of the trial is decided by the conductor.
+An attempt that fails for no reason of its process says so in its last result, and the worker takes
+the next trial. Whatever else goes wrong is raised as :class:`AttemptFailedError`, upon which Ray
+Tune gives up the process; what becomes of the trial is decided by the conductor.
 """
 
 import threading
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from tuning.causes import OF_THE_CONFIGURATION, cause_of
+from tuning.causes import WORKER_IS_WELL, cause_of
 from tuning.exits import ExitReason
 from tuning.preemption import GRACE_S, Notice, PreemptedError
 from tuning.spec import SearchSpec
@@ -60,7 +60,7 @@ class HeadposeTrainable(tune.Trainable):  # type: ignore[misc]
                 report = next(self._going())
         except (Exception, PreemptedError) as error:
             cause, detail = cause_of(error)
-            if cause in OF_THE_CONFIGURATION:
+            if cause in WORKER_IS_WELL:
                 return {ENDED: cause.value, DETAIL: detail}
             if cause == ExitReason.PREEMPTED:
                 self._bring_to_safety()

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from headpose.config import TrainConfig
-from headpose.networks.names import check_backbone
+from headpose.networks.names import DOWNLOAD, check_backbone
 from tuning.legal import field_kind, is_legal
 from tuning.papers import fitting
 from tuning.published import Published, check_published
@@ -240,13 +240,22 @@ def _with_papers(spec: SearchSpec, file: YamlFile) -> SearchSpec:
 
 def _check_places(spec: SearchSpec, file: YamlFile) -> None:
     """A search file is sent to nodes whose processes have working folders of their own."""
-    for name, place in (("train", spec.data.train), ("test", spec.data.test)):
-        if place is not None and not place.startswith(("s3://", "/", "~")):
+    named: list[tuple[Location, Value | None]] = [
+        (("data", "train"), spec.data.train),
+        (("data", "test"), spec.data.test),
+    ]
+    weights = [(("fixed", "imagenet"), spec.fixed.get("imagenet"))]
+    searched = spec.parameters.get("imagenet")
+    if isinstance(searched, Choices):
+        weights += [(("parameters", "imagenet"), place) for place in searched.choices]
+    named += [(location, place) for location, place in weights if place != DOWNLOAD]
+    for location, place in named:
+        if place is not None and not str(place).startswith(("s3://", "/", "~")):
             raise UserError(
-                file.where(("data", name)),
+                file.where(location),
                 "not a place that every node finds",
                 got=place,
-                rule="s3://BUCKET/KEY, or a folder that the nodes have, from / or ~ on",
+                rule="s3://BUCKET/KEY, or a path that the nodes have, from / or ~ on",
             )
 
 

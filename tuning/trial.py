@@ -8,7 +8,8 @@ any report.
 import logging
 import math
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -51,13 +52,15 @@ def train_trial(
     device: torch.device,
     images: ImageSource | None = None,
     trained: tuple[int, float] = (0, 0.0),
+    imagenet: Path | None = None,
 ) -> Generator[EpochReport]:
     """Trains a configuration, going on from the longest beginning of its plan that is stored.
 
     A report says that an epoch is trained and that its checkpoint lies on this node's disk; the way
     to the store may take longer. ``images`` are those of ``data`` where they are already at hand;
     ``trained`` says up to which epoch the trial is known to be trained, by whichever worker, and
-    how many seconds that took.
+    how many seconds that took. ``imagenet``: where this node has the ImageNet weights of the plan,
+    if not at the place that it names.
 
     Yields:
         One report for each epoch from 1, those that need no training any more included. An epoch
@@ -78,7 +81,7 @@ def train_trial(
         yield course.stored(epoch)
 
     def training() -> Training:
-        return _training(plan, data, device, images)
+        return _training(plan, data, device, images, imagenet)
 
     if course.epochs == plan.epochs:
         last: EpochReport | None = course.stored(plan.epochs)
@@ -167,11 +170,16 @@ class _Course:
 
 
 def _training(
-    plan: TrialPlan, data: PreparedSet, device: torch.device, images: ImageSource | None
+    plan: TrialPlan,
+    data: PreparedSet,
+    device: torch.device,
+    images: ImageSource | None,
+    imagenet: Path | None,
 ) -> Training:
     train, validation = split_by_photo(data.photos, plan.validation_fraction, plan.split_seed)
     images = images or ImageSource(data, device)
-    return Training(plan.config, data, train, data, validation, device, (images, images))
+    config = replace(plan.config, imagenet=str(imagenet)) if imagenet else plan.config
+    return Training(config, data, train, data, validation, device, (images, images))
 
 
 def _metrics(result: EpochResult) -> Metrics:

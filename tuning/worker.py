@@ -8,26 +8,31 @@ trial begins.
 import gc
 import logging
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from cluster.settings import load_settings
 from headpose.allocator import keep_freed_memory
+from headpose.config import TrainConfig
 from headpose.data.prepared import PreparedSet
 from headpose.data.sources import ImageSource, Keep
 from tuning.checkpoints import CheckpointStore
-from tuning.datasets import NoDataError, open_set
+from tuning.datasets import open_set
+from tuning.initial_weights import fetched
 from tuning.measures import measured
-from tuning.objects import Objects, StorageAwayError
-from tuning.places import checkpoints, data_cache, spool
+from tuning.objects import Objects, StorageAwayError, is_in_s3
+from tuning.places import checkpoints, data_cache, spool, weights_cache
 from tuning.space import Settings
 from tuning.spec import SearchSpec
 from tuning.spool import Spool
 from tuning.trial import EpochReport, TrialPlan, train_trial
 from tuning.uploads import CLOSE_PATIENCE_S
-from usererror import UserError
+from usererror import NotHereError, UserError
+
+_Got = TypeVar("_Got")
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +46,8 @@ LOAD_TIMEOUT_S = 15.0
 
 DATA_POLL_S = 2.0  # untuned
 DATA_PATIENCE_S = 300.0
-"""How long a worker waits for a store that is away and a data set that its node does not have: then
-the attempt has failed. Untuned."""
+"""How long a worker waits for a store that is away and what its node does not have, data set or
+ImageNet weights: then the attempt has failed. Untuned."""
 
 
 class Worker:
@@ -54,7 +59,9 @@ class Worker:
         self._looking = Objects(settings, timeout_s=LOOK_TIMEOUT_S, attempts=1)
         self._fetching = Objects(settings, timeout_s=LOAD_TIMEOUT_S)
         self._cache: Path = data_cache(settings)
+        self._weights_cache: Path = weights_cache(settings)
         self._data: dict[tuple[str, str | None, Keep], tuple[PreparedSet, ImageSource]] = {}
+        self._weights: dict[tuple[str, str], Path] = {}
         self._notes: list[str] = []
         self._trial: Generator[EpochReport] | None = None
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -90,8 +97,8 @@ class Worker:
             trained_s: how long that took.
 
         Raises:
-            NoDataError: this node cannot have that set.
-            StorageAwayError: nor can it be fetched as yet.
+            NotHereError: this node cannot have that set, or the weights to begin with.
+            StorageAwayError: they cannot be fetched as yet.
             UserError: a configuration that cannot be trained.
         """
         self._end_trial()
@@ -104,8 +111,8 @@ class Worker:
             split_seed=spec.data.split_seed,
         )
         data, images = self._placed(spec.data.train, fingerprint, spec.resources.images_on_gpu)
-        known = trained_epochs, trained_s
-        reports = train_trial(plan, data, self._checkpoints, self.device, images, known)
+        known, imagenet = (trained_epochs, trained_s), self._initial(plan.config)
+        reports = train_trial(plan, data, self._checkpoints, self.device, images, known, imagenet)
         self._trial = measured(reports, plan.config, spec.objectives, plan.epochs, self.device)
         return self._trial
 
@@ -145,16 +152,38 @@ class Worker:
 
     def _opened(self, uri: str, fingerprint: str | None) -> PreparedSet:
         """A data set, once the store answers where this node does not have it."""
-        until_s = time.monotonic() + DATA_PATIENCE_S
-        while True:
-            try:
-                return open_set(uri, self._cache, self._looking, self._fetching, fingerprint)
-            except StorageAwayError as error:
-                if time.monotonic() >= until_s:
-                    raise
-                log.warning("the data set is waited for: %s", error)
-                time.sleep(DATA_POLL_S)
-            except UserError as error:  # no configuration's fault: none would fare better here
-                raise NoDataError(
-                    error.where, error.what, got=error.got, rule=error.rule, remedy=error.remedy
-                ) from error
+        try:
+            return _patiently(
+                lambda: open_set(uri, self._cache, self._looking, self._fetching, fingerprint)
+            )
+        except StorageAwayError:
+            raise
+        except UserError as error:  # no configuration's fault: none would fare better here
+            raise NotHereError(
+                error.where, error.what, got=error.got, rule=error.rule, remedy=error.remedy
+            ) from error
+
+    def _initial(self, config: TrainConfig) -> Path | None:
+        """The ImageNet weights on this node, where the configuration names a place in S3."""
+        place = config.imagenet
+        if place is None or not is_in_s3(place):
+            return None
+        key = place, config.backbone
+        if key not in self._weights:
+            self._weights[key] = _patiently(
+                lambda: fetched(*key, self._weights_cache, self._fetching)
+            )
+        return self._weights[key]
+
+
+def _patiently(get: Callable[[], _Got]) -> _Got:
+    """What comes from the store, once that answers."""
+    until_s = time.monotonic() + DATA_PATIENCE_S
+    while True:
+        try:
+            return get()
+        except StorageAwayError as error:
+            if time.monotonic() >= until_s:
+                raise
+            log.warning("what a trial begins with is waited for: %s", error)
+            time.sleep(DATA_POLL_S)

@@ -1,19 +1,19 @@
 """ImageNet weights of a backbone, from a configured place; never silently absent."""
 
 import re
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePath
 from urllib.error import URLError
 
 from torch import Tensor
 from torchvision import models
 
+from headpose.networks.names import DOWNLOAD
 from headpose.networks.state_dicts import read_state_dict
-from usererror import UserError
+from usererror import NotHereError, UserError
 
-#: The word that stands for "fetch the published weights" wherever a path could stand.
-DOWNLOAD = "download"
-
-_SUFFIXES = (".safetensors", ".pth", ".pt")
+#: Ends of the names of files that hold weights.
+SUFFIXES = (".safetensors", ".pth", ".pt")
 
 # Training-time side outputs of GoogLeNet and Inception v3, which a head-pose network does not have.
 _AUXILIARY = re.compile(r"^(aux1|aux2|AuxLogits)\.")
@@ -33,12 +33,13 @@ def imagenet_state(backbone: str, source: str) -> dict[str, Tensor]:
             (``resnet18-f37072fd.pth``).
 
     Raises:
-        UserError: the weights cannot be had from there.
+        NotHereError: the weights are not there, or cannot be fetched.
+        UserError: they are damaged, or there are several of this backbone.
     """
     if source == DOWNLOAD:
         state = _downloaded(backbone)
     else:
-        state = read_state_dict(_file_of(backbone, Path(source)))
+        state = read_state_dict(_file_of(backbone, Path(source).expanduser()))
     return {
         _OLD_DENSENET.sub(r"\1\2", key): value
         for key, value in state.items()
@@ -46,25 +47,41 @@ def imagenet_state(backbone: str, source: str) -> dict[str, Tensor]:
     }
 
 
-def _file_of(backbone: str, place: Path) -> Path:
-    """The file itself, or the one file of this backbone in a folder."""
-    if not place.is_dir():
-        return place
+def file_for(backbone: str, names: Iterable[str], where: str) -> str:
+    """The name of a backbone's file among those of a folder, see :func:`imagenet_state`.
+
+    Args:
+        backbone: a legal backbone name.
+        names: of the folder's files.
+        where: the folder, for errors.
+
+    Raises:
+        NotHereError: there is none.
+        UserError: there are several.
+    """
     named = re.compile(rf"{re.escape(backbone)}(-[0-9a-f]+)?")
-    found = sorted(
-        file
-        for file in place.iterdir()
-        if file.suffix in _SUFFIXES and named.fullmatch(file.stem) and file.is_file()
-    )
+    paths = map(PurePath, names)
+    found = sorted(p.name for p in paths if p.suffix in SUFFIXES and named.fullmatch(p.stem))
     if len(found) != 1:
-        raise UserError(
-            str(place),
+        raise (UserError if found else NotHereError)(
+            where,
             f"not exactly one file of ImageNet weights for {backbone}",
-            got=", ".join(file.name for file in found) or "none",
-            rule=f"one of {', '.join(backbone + suffix for suffix in _SUFFIXES)}",
+            got=", ".join(found) or "none",
+            rule=f"one of {', '.join(backbone + suffix for suffix in SUFFIXES)}",
             remedy="put the file there, or train from scratch without 'imagenet'",
         )
     return found[0]
+
+
+def _file_of(backbone: str, place: Path) -> Path:
+    """The file itself, or the one file of this backbone in a folder."""
+    if place.is_dir():
+        files = (file.name for file in place.iterdir() if file.is_file())
+        return place / file_for(backbone, files, str(place))
+    if not place.exists():
+        remedy = "put the ImageNet weights there, or train from scratch without 'imagenet'"
+        raise NotHereError(str(place), "no such file or folder", remedy=remedy)
+    return place
 
 
 def _downloaded(backbone: str) -> dict[str, Tensor]:
@@ -76,11 +93,11 @@ def _downloaded(backbone: str) -> dict[str, Tensor]:
             progress=False, check_hash=True, weights_only=True
         )
     except (URLError, OSError, RuntimeError) as error:
-        raise UserError(
+        raise NotHereError(
             f"imagenet = {DOWNLOAD}",
             f"the ImageNet weights of {backbone} could not be fetched",
             got=str(error)[:200],
-            remedy="name a file or folder that holds them, or train from scratch",
+            remedy="let 'imagenet' name a file or folder that holds them, or train from scratch",
         ) from error
     return state
 

@@ -23,6 +23,9 @@ BACKBONES = (
     "inception_v4",
 )
 
+DOWNLOAD = "download"
+"""Stands for "fetch the published weights" wherever the path of ImageNet weights could stand."""
+
 FROM_TIMM = frozenset({"inception_v4"})
 
 

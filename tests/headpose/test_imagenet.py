@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from headpose.networks.network import HeadposeNet, build_network
-from usererror import UserError
+from usererror import NotHereError, UserError
 
 
 def classifier_state(backbone: str) -> dict[str, Tensor]:
@@ -69,16 +69,17 @@ def test_a_folder_serves_each_backbone_by_its_name(tmp_path: Path, name: str) ->
 
 
 def test_a_folder_without_the_backbone_or_with_two_of_it_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"not exactly one file .* for resnet18; got 'none'"):
+    with pytest.raises(NotHereError, match=r"not exactly one file .* for resnet18; got 'none'"):
         build_network("resnet18", 6, imagenet=str(tmp_path))
     for name in ("resnet18.pth", "resnet18-f37072fd.pth"):
         (tmp_path / name).write_bytes(b"")
-    with pytest.raises(UserError, match=r"got 'resnet18-f37072fd\.pth, resnet18\.pth'"):
+    with pytest.raises(UserError, match=r"got 'resnet18-f37072fd\.pth, resnet18\.pth'") as error:
         build_network("resnet18", 6, imagenet=str(tmp_path))
+    assert type(error.value) is UserError, "no other node would know better"
 
 
 def test_a_missing_file_is_an_error_and_no_silent_start_from_scratch(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"absent\.pth: no such file"):
+    with pytest.raises(NotHereError, match=r"absent\.pth: no such file"):
         build_network("resnet18", 6, imagenet=str(tmp_path / "absent.pth"))
 
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from tuning.objects import AbsentObjectError, Listed, Place, StorageAwayError
 
@@ -24,6 +25,9 @@ class MemoryObjects:
         except KeyError:
             raise AbsentObjectError(str(place)) from None
 
+    def download(self, place: Place, path: Path) -> None:
+        path.write_bytes(self.get(place))
+
     def put(self, place: Place, content: bytes) -> None:
         assert self.gate.wait(30)
         self._asked("put", place)
@@ -41,7 +45,7 @@ class MemoryObjects:
     def listed(self, folder: Place) -> Iterator[Listed]:
         self._asked("list", folder)
         for key, content in sorted(self.contents.items()):
-            if key.startswith(f"{folder.key}/"):
+            if not folder.key or key.startswith(f"{folder.key}/"):
                 yield Listed(key, len(content), 0)
 
     def copy(self, source: Place, target: Place) -> None:

@@ -12,11 +12,10 @@ import torch
 
 from tuning import preemption
 from tuning.causes import cause_of
-from tuning.datasets import NoDataError
 from tuning.exits import ExitReason
 from tuning.preemption import Notice, PreemptedError
 from tuning.spool import DiskFullError
-from usererror import UserError
+from usererror import NotHereError, UserError
 
 
 class AwayError(UserError):
@@ -30,7 +29,7 @@ class AwayError(UserError):
         (torch.OutOfMemoryError("CUDA out of memory"), ExitReason.OUT_OF_MEMORY, "CUDA"),
         (UserError("TrainConfig.alpha", "too large"), ExitReason.INVALID_CONFIG, "too large"),
         (AwayError("s3://b", "does not answer"), ExitReason.CRASHED, "does not answer"),
-        (NoDataError("s3://b", "is another"), ExitReason.NO_DATA, "s3://b: is another"),
+        (NotHereError("s3://b", "is another"), ExitReason.NO_INPUT, "s3://b: is another"),
         (DiskFullError(Path("/spool/x"), 9), ExitReason.DISK_FULL, "full at /spool/x"),
         (OSError(errno.ENOSPC, "no space", "/data/y"), ExitReason.DISK_FULL, "full at /data/y"),
         (OSError(errno.EACCES, "no entry", "/data/y"), ExitReason.CRASHED, "PermissionError"),

@@ -91,6 +91,8 @@ def test_the_spec_survives_json(tmp_path: Path) -> None:
             "small.yaml:2: data.train: not a place that every node finds; got 'gs://data/train'",
         ),
         ("/data/train", "/data/train, test: data", "data.test: not a place that every node finds"),
+        ("/data/train", "download", "data.train: not a place that every node finds"),
+        ("alpha: 2", "imagenet: weights", "fixed.imagenet: not a place that every node finds"),
     ],
 )
 def test_faults_name_line_field_and_rule(tmp_path: Path, old: str, new: str, expected: str) -> None:

@@ -12,17 +12,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from torchvision import models
 
 from headpose.data.manifest import PrepareSettings
 from headpose.data.prepared import PreparedSet, prepare
 from tuning.causes import cause_of
 from tuning.checkpoints import CheckpointStore
-from tuning.datasets import NoDataError
 from tuning.exits import ExitReason
 from tuning.objects import Place, StorageAwayError
 from tuning.spec import Budget, Choices, Data, Resources, SearchSpec
 from tuning.spool import Spool
 from tuning.worker import Worker
+from usererror import NotHereError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "headpose"))
 from faces import write_300w_lp
@@ -260,11 +261,44 @@ def test_other_data_than_the_search_has_are_no_fault_of_the_configuration(
     spec = spec_of(prepared)
     assert next(worker.start(spec, SECOND, fingerprint=fingerprint)).epoch == 1
     for path, meant in ((prepared, "0" * 64), (tmp_path / "absent", fingerprint)):
-        with pytest.raises(NoDataError) as error:
+        with pytest.raises(NotHereError) as error:
             worker.start(spec_of(path), SECOND, fingerprint=meant)
         cause, words = cause_of(error.value)
-        assert cause == ExitReason.NO_DATA, "another node may have them"
+        assert cause == ExitReason.NO_INPUT, "another node may have them"
         assert str(path) in words
+
+
+def test_imagenet_weights_from_the_store_are_those_of_the_file(
+    worker: Worker, objects: MemoryObjects, prepared: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "weights" / "squeezenet1_1.pth"
+    file.parent.mkdir()
+    torch.save(models.get_model("squeezenet1_1", weights=None).state_dict(), file)
+    objects.contents["imagenet/squeezenet1_1.pth"] = file.read_bytes()
+    worker._fetching = objects  # type: ignore[assignment]
+
+    def losses(**fixed: str) -> list[float]:
+        spec = spec_of(prepared)
+        spec = spec.model_copy(update={"fixed": spec.fixed | fixed})
+        reports = list(worker.start(spec, SECOND))
+        assert not any(report.restored for report in reports)
+        return [report.metrics["train_loss"] for report in reports]
+
+    from_store = losses(imagenet="s3://bucket/imagenet")
+    assert from_store == losses(imagenet=str(file.parent))
+    assert from_store != losses()
+
+
+def test_initial_weights_that_cannot_be_had_are_no_fault_of_the_configuration(
+    worker: Worker, objects: MemoryObjects, prepared: Path, tmp_path: Path
+) -> None:
+    worker._fetching = objects  # type: ignore[assignment]
+    spec = spec_of(prepared)
+    for place in ("s3://bucket/imagenet", str(tmp_path / "absent")):
+        lacking = spec.model_copy(update={"fixed": spec.fixed | {"imagenet": place}})
+        with pytest.raises(NotHereError) as error:
+            next(worker.start(lacking, SECOND))
+        assert cause_of(error.value)[0] == ExitReason.NO_INPUT
 
 
 def test_all_processes_share_the_pages_of_a_set(worker: Worker, prepared: Path) -> None:

@@ -1,0 +1,68 @@
+"""ImageNet weights from S3 come to a node once, and are never silently absent."""
+
+from pathlib import Path
+
+import pytest
+from memory_objects import MemoryObjects
+
+from tuning.initial_weights import fetched
+from tuning.objects import Place
+from usererror import NotHereError, UserError
+
+FOLDER = "s3://bucket/imagenet"
+
+
+@pytest.fixture
+def objects() -> MemoryObjects:
+    found = MemoryObjects()
+    found.contents = {
+        "imagenet/resnet18-f37072fd.pth": b"eighteen",
+        "imagenet/resnet34.safetensors": b"thirty-four",
+        "imagenet/old/resnet50.pth": b"another folder's",
+        "resnet50.pth": b"fifty",
+    }
+    return found
+
+
+@pytest.mark.parametrize(
+    ("uri", "backbone", "content"),
+    [
+        (FOLDER, "resnet18", b"eighteen"),
+        (f"{FOLDER}/", "resnet34", b"thirty-four"),
+        (f"{FOLDER}/resnet34.safetensors", "resnet34", b"thirty-four"),
+        ("s3://bucket", "resnet50", b"fifty"),
+        ("s3://bucket/resnet50.pth", "resnet50", b"fifty"),
+    ],
+)
+def test_a_file_comes_from_its_place_or_a_folder_once(
+    objects: MemoryObjects, tmp_path: Path, uri: str, backbone: str, content: bytes
+) -> None:
+    first = fetched(uri, backbone, tmp_path, objects)  # type: ignore[arg-type]
+    assert first.read_bytes() == content
+    assert first.suffix in {".pth", ".safetensors"}, "by which its format is known"
+    objects.requests.clear()
+    assert fetched(uri, backbone, tmp_path, objects) == first  # type: ignore[arg-type]
+    assert objects.requests == ["list"]
+
+
+def test_half_a_fetch_and_a_changed_file_are_fetched_anew(
+    objects: MemoryObjects, tmp_path: Path
+) -> None:
+    first = fetched(FOLDER, "resnet18", tmp_path, objects)  # type: ignore[arg-type]
+    first.write_bytes(b"eigh")
+    assert fetched(FOLDER, "resnet18", tmp_path, objects).read_bytes() == b"eighteen"  # type: ignore[arg-type]
+    objects.put(Place("bucket", "imagenet/resnet18-f37072fd.pth"), b"better ones")
+    assert fetched(FOLDER, "resnet18", tmp_path, objects).read_bytes() == b"better ones"  # type: ignore[arg-type]
+
+
+def test_what_is_not_there_is_no_fault_of_the_configuration(
+    objects: MemoryObjects, tmp_path: Path
+) -> None:
+    for uri in (FOLDER, f"{FOLDER}/resnet50.pth", "s3://bucket/absent"):
+        with pytest.raises(NotHereError):
+            fetched(uri, "resnet50", tmp_path, objects)  # type: ignore[arg-type]
+    objects.contents["imagenet/resnet18.pth"] = b"a second one"
+    with pytest.raises(UserError, match="not exactly one file") as error:
+        fetched(FOLDER, "resnet18", tmp_path, objects)  # type: ignore[arg-type]
+    assert type(error.value) is UserError
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,46 @@
+"""ImageNet weights that lie in S3: a file is fetched once a node and kept there."""
+
+import hashlib
+from pathlib import Path
+
+from headpose.networks.imagenet import SUFFIXES, file_for
+from tuning.node_lock import node_lock
+from tuning.objects import Objects, Place, parse_place
+from usererror import NotHereError
+
+
+def fetched(uri: str, backbone: str, cache: Path, objects: Objects) -> Path:
+    """The file of a backbone's ImageNet weights, on this node.
+
+    Args:
+        uri: ``s3://`` place of the file, or of a folder with one for each backbone, as
+            :func:`headpose.networks.imagenet.imagenet_state` takes them.
+        backbone: a legal backbone name.
+        cache: where this node keeps such files; one that changes in S3 is fetched anew.
+        objects: the store.
+
+    Raises:
+        StorageAwayError: the store does not answer.
+        NotHereError: the weights are not there.
+        UserError: there are several of this backbone.
+    """
+    place = parse_place(uri)
+    is_file = place.key.endswith(SUFFIXES)
+    folder = Place(place.bucket, place.key.rpartition("/")[0]) if is_file else place
+    found = {}
+    for entry in objects.listed(folder):
+        above, _, name = entry.key.rpartition("/")
+        if above == folder.key:
+            found[name] = entry
+    name = place.key.rpartition("/")[2] if is_file else file_for(backbone, found, uri)
+    if name not in found:
+        raise NotHereError(uri, "no such object", remedy="put the ImageNet weights there")
+    entry = found[name]
+    identity = f"{place.bucket}/{entry.key} {entry.size} {entry.modified_ms}"
+    target = cache / hashlib.sha256(identity.encode()).hexdigest()[:32] / name
+    with node_lock(target.with_name("lock")):
+        if not target.is_file() or target.stat().st_size != entry.size:
+            part = target.with_name("part")
+            objects.download(Place(place.bucket, entry.key), part)
+            part.replace(target)
+    return target
