@@ -1,4 +1,4 @@
-"""The place of a search's training set comes to hold another set while the search is under way."""
+"""What trials begin with is replaced or lacking: a search keeps to its own, or ends and goes on."""
 
 import os
 import shutil
@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from test_lost_workers import SearchFile, at_work, check_whole, ended, long, running
+from torchvision import models
 
 from cluster.settings import Settings
 from headpose.data.manifest import PrepareSettings
@@ -117,3 +119,25 @@ def test_where_no_node_has_that_set_the_search_ends_and_can_go_on_later(
     for trial in record.trials:
         before = trained[trial.number]
         assert trial.epochs[: len(before)] == before
+
+
+def test_without_its_imagenet_weights_a_search_ends_before_it_has_spent_its_trials(
+    storage: Storage, search_file: SearchFile, hopetune: Hopetune, tmp_path: Path
+) -> None:
+    weights = tmp_path / "weights"
+    fixed = f"{{backbone: squeezenet1_1, image_px: 32, batch_size: 16, imagenet: {weights}}}"
+    path = search_file(fixed=fixed, budget="{trials: 6, epochs: 1}", stopping="{rule: none}")
+    ran = hopetune("run", str(path), "--name", "small-lacking")
+    assert ran.returncode == 2, ran.stdout
+    assert f"cannot go on: {weights}: no such file or folder" in ran.stdout
+    assert "Traceback" not in ran.stdout + ran.stderr
+    begun = storage.open("small-lacking").record().trials
+    assert len(begun) <= 2, "as many as run at a time"
+    assert {trial.exit_reason for trial in begun} == {ExitReason.SEARCH_ENDED}
+    weights.mkdir()
+    state = models.get_model("squeezenet1_1", weights=None).state_dict()
+    torch.save(state, weights / "squeezenet1_1-b8a52dc0.pth")
+    gone_on = hopetune("run", str(path), "--name", "small-lacking")
+    assert gone_on.returncode == 0, gone_on.stdout + gone_on.stderr
+    trials = storage.open("small-lacking").record().trials
+    assert [trial.exit_reason for trial in trials] == [ExitReason.COMPLETED] * 6
