@@ -41,8 +41,13 @@ class UserError(Exception):
 
 
 class NotHereError(UserError):
-    """What a training begins with is not on this node, nor can it be had here; another node may
-    have it. Nothing that another configuration would mend."""
+    """What a training needs cannot be had on this machine: data, weights, keys, a folder to write
+    to. Another machine may have it; another configuration would fare no better."""
+
+    @classmethod
+    def of(cls, error: UserError) -> "NotHereError":
+        """The same words, where they mean that."""
+        return cls(error.where, error.what, got=error.got, rule=error.rule, remedy=error.remedy)
 
 
 def _rebuild(

@@ -15,7 +15,7 @@ GOES_ON_AFTER = (
     ExitReason.PREEMPTED,
     ExitReason.STALLED,
     ExitReason.DISK_FULL,
-    ExitReason.NO_INPUT,
+    ExitReason.UNFIT_NODE,
 )
 """Causes that need not be the configuration's fault."""
 
@@ -24,8 +24,8 @@ def is_over(cause: ExitReason, attempts: Sequence[Attempt], resources: Resources
     """Whether a trial is over now that the last of ``attempts`` ended with ``cause``.
 
     A crash and a stall are tried again so often; being sent away is nobody's fault and costs
-    nothing; a full disk, or data that cannot be had, are the node's fault, and the next attempt
-    goes to another one.
+    nothing; a full disk, or the lack of what a training needs, is the node's fault, and the next
+    attempt goes to another one.
     """
     if cause not in GOES_ON_AFTER:
         return True

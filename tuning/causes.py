@@ -5,7 +5,7 @@ from tuning.preemption import PreemptedError
 from tuning.spool import FULL, DiskFullError
 from usererror import NotHereError, UserError
 
-WORKER_IS_WELL = (ExitReason.OUT_OF_MEMORY, ExitReason.INVALID_CONFIG, ExitReason.NO_INPUT)
+WORKER_IS_WELL = (ExitReason.OUT_OF_MEMORY, ExitReason.INVALID_CONFIG, ExitReason.UNFIT_NODE)
 """The worker is as good as before; of all other causes it may not be."""
 
 
@@ -20,7 +20,7 @@ def cause_of(error: BaseException) -> tuple[ExitReason, str]:
     if isinstance(error, torch.OutOfMemoryError):
         return ExitReason.OUT_OF_MEMORY, str(error)
     if isinstance(error, NotHereError):
-        return ExitReason.NO_INPUT, str(error)
+        return ExitReason.UNFIT_NODE, str(error)
     if type(error) is UserError:  # circumstances, as a storage that is away, have subclasses
         return ExitReason.INVALID_CONFIG, str(error)
     text = str(error).strip()

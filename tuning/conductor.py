@@ -152,10 +152,10 @@ class Conductor:
         """The last of a trial's attempts came to nothing: there is another one, or it is over."""
         hopeless = self._placing.judge()
         no_node_is_left = self._placing.avoid(attempts) is None
-        if no_node_is_left and cause == ExitReason.NO_INPUT:
+        if no_node_is_left and cause == ExitReason.UNFIT_NODE:
             # Nor would other trials fare better. This one goes on with the search, once it can.
             self._progress.line(f"trial {number:>3} cannot go on: {detail}")
-            hopeless = "no node has what the trials begin with"
+            hopeless = "no node has what a training needs"
         elif no_node_is_left or is_over(cause, attempts, self._spec.resources):
             self._finish(number, cause, detail)
         if hopeless:

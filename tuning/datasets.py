@@ -93,7 +93,7 @@ def describe(uri: str, objects: Objects, fingerprint: str | None = None) -> Desc
         found = PreparedSet.open(Path(uri).expanduser())
         _require(uri, found.fingerprint, fingerprint)
         return Description(found.manifest, found.angles_deg, found.photos)
-    place, manifest = parse_place(uri), _remote_manifest(uri, objects)
+    place, manifest = parse_place(uri), manifest_of(uri, objects)
     _require(uri, manifest.fingerprint, fingerprint)
     contents = {name: _object(objects, place / name) or b"" for name in (ANGLES_FILE, NAMES_FILE)}
     for name, content in contents.items():
@@ -144,17 +144,18 @@ def open_set(
 
 
 def fingerprint_of(uri: str, objects: Objects) -> str:
-    """The fingerprint of a set without fetching it.
+    """The fingerprint of a set without fetching it, see :func:`manifest_of`."""
+    return manifest_of(uri, objects).fingerprint
+
+
+def manifest_of(uri: str, objects: Objects) -> Manifest:
+    """The manifest of a set without fetching that.
 
     Raises:
         UserError: no prepared set there.
     """
     if not is_in_s3(uri):
-        return PreparedSet.open(Path(uri).expanduser()).fingerprint
-    return _remote_manifest(uri, objects).fingerprint
-
-
-def _remote_manifest(uri: str, objects: Objects) -> Manifest:
+        return PreparedSet.open(Path(uri).expanduser()).manifest
     found = manifest_at(uri, objects)
     if found is None:
         remedy = f"`hopetune data prepare LAYOUT SOURCE --to {uri}`"

@@ -16,10 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cluster.settings import Settings, load_settings
+from headpose.config import TrainConfig
 from tuning.capacity import at_a_time, gpus_of_a_trial
 from tuning.collecting import Collecting
 from tuning.conductor import Conductor
-from tuning.datasets import fingerprint_of
+from tuning.datasets import manifest_of
 from tuning.exits import ExitReason
 from tuning.going_on import unfinished
 from tuning.manifest import MANIFEST, DamagedCheckpointError, weights_place
@@ -45,8 +46,8 @@ def drive(name: str, spec: SearchSpec | None, settings: Settings) -> SearchRecor
     with the one that the study has.
 
     Raises:
-        UserError: a server that is needed cannot be reached, the data set is missing, or another
-            driver runs this search.
+        UserError: a server that is needed cannot be reached, the data set is missing or too coarse,
+            or another driver runs this search.
         EndedBySignal: SIGTERM or Ctrl-C came; the study is whole.
     """
     objects = Objects(settings)
@@ -57,7 +58,7 @@ def drive(name: str, spec: SearchSpec | None, settings: Settings) -> SearchRecor
         storage.driving(name, progress.line),
     ):
         spec = spec or storage.open(name).spec
-        study = storage.create(name, spec, fingerprint_of(spec.data.train, objects))
+        study = storage.create(name, spec, _fingerprint(spec, objects))
         if study.record().ended:
             study.reopen()
         projection = Projection(storage.open(name), MlflowRuns(settings, objects))
@@ -68,6 +69,15 @@ def drive(name: str, spec: SearchSpec | None, settings: Settings) -> SearchRecor
                 raise storage.fault from None
             raise
         return study.record()
+
+
+def _fingerprint(spec: SearchSpec, objects: Objects) -> str:
+    """Of the training set, which must be fine enough for the views of the search."""
+    data = manifest_of(spec.data.train, objects)
+    image_px = spec.fixed.get("image_px", TrainConfig.image_px)
+    if isinstance(image_px, int) and "image_px" not in spec.parameters:  # else some trials may do
+        data.settings.require_view_px(image_px, spec.data.train)
+    return data.fingerprint
 
 
 def _run(study: Study, storage: Storage, settings: Settings, projection: Projection) -> None:

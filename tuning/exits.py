@@ -22,7 +22,7 @@ class ExitReason(StrEnum):
     PREEMPTED = "preempted"
     STALLED = "stalled"
     DISK_FULL = "disk_full"
-    NO_INPUT = "no_input"
+    UNFIT_NODE = "unfit_node"
     SEARCH_ENDED = "search_ended"
 
 
@@ -50,6 +50,6 @@ FATES: dict[ExitReason, Fate] = {
     ExitReason.PREEMPTED: Fate("FAIL", "FAILED", "its worker was taken away"),
     ExitReason.STALLED: Fate("FAIL", "FAILED", "its epochs hung more often than allowed"),
     ExitReason.DISK_FULL: Fate("FAIL", "FAILED", "no node was left that had room on its disk"),
-    ExitReason.NO_INPUT: Fate("FAIL", "FAILED", "its node lacked what it begins with"),
+    ExitReason.UNFIT_NODE: Fate("FAIL", "FAILED", "its node lacked what a training needs"),
     ExitReason.SEARCH_ENDED: Fate("PRUNED", "KILLED", "the search was stopped or its budget ended"),
 }

@@ -14,7 +14,7 @@ BLAMED = (
     ExitReason.CRASHED,
     ExitReason.STALLED,
     ExitReason.DISK_FULL,
-    ExitReason.NO_INPUT,
+    ExitReason.UNFIT_NODE,
 )
 """Causes that may be the node's fault."""
 

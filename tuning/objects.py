@@ -13,7 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
 from cluster.settings import Settings
-from usererror import UserError
+from usererror import NotHereError, UserError
 
 _ABSENT = {"404", "NoSuchKey", "NotFound"}
 _IN_THE_WAY = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
@@ -67,6 +67,10 @@ class StorageAwayError(UserError):
     """The server does not answer, or not in time; it may do so later."""
 
 
+class StorageRefusesError(NotHereError):
+    """This node's keys or addresses do not open the storage."""
+
+
 @dataclass(frozen=True)
 class Listed:
     """An object as a listing shows it."""
@@ -80,8 +84,8 @@ class Listed:
 class Objects:
     """Objects of one endpoint. Each thread and process makes its own.
 
-    All methods raise :class:`StorageAwayError` where the server cannot be reached, and another
-    :class:`UserError` where it refuses the keys.
+    All methods raise :class:`StorageAwayError` where the server cannot be reached, and
+    :class:`StorageRefusesError` where there are no keys or it refuses them.
 
     Args:
         settings: name the server.
@@ -94,7 +98,9 @@ class Objects:
         core = botocore.session.get_session()
         if settings.s3_credentials_file:
             if not settings.s3_credentials_file.is_file():
-                raise UserError(str(settings.s3_credentials_file), "no S3 credentials file")
+                raise StorageRefusesError(
+                    str(settings.s3_credentials_file), "no S3 credentials file"
+                )
             core.set_config_variable("credentials_file", str(settings.s3_credentials_file))
         self._client: Any = Session(botocore_session=core, region_name="us-east-1").client(
             "s3",
@@ -215,18 +221,19 @@ class Objects:
         where = f"{place} at {self._endpoint}"
         if code in _REFUSED:
             remedy = "check settings.s3_credentials_file (profile default)"
-            return UserError(where, "the S3 server refuses these keys", got=code, remedy=remedy)
+            what = "the S3 server refuses these keys"
+            return StorageRefusesError(where, what, got=code, remedy=remedy)
         if code in _ABSENT | {"NoSuchBucket"}:
             remedy = "create it, or set HOPETUNE_S3_BUCKET"
-            return UserError(where, "no such bucket", got=place.bucket, remedy=remedy)
+            return StorageRefusesError(where, "no such bucket", got=place.bucket, remedy=remedy)
         if isinstance(error, NoCredentialsError):
             remedy = (
                 "start the local servers with `hopetune up`, or set HOPETUNE_S3_CREDENTIALS_FILE"
             )
-            return UserError(where, "no S3 credentials", remedy=remedy)
+            return StorageRefusesError(where, "no S3 credentials", remedy=remedy)
         remedy = "check settings.s3_endpoint and that the server is up (`hopetune status`)"
         status = 0 if not isinstance(error, ClientError) else _http_status(error)
-        kind = UserError if 400 <= status < 500 else StorageAwayError
+        kind = StorageRefusesError if 400 <= status < 500 else StorageAwayError
         return kind(where, "the S3 server cannot be used", got=str(error), remedy=remedy)
 
 

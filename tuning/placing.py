@@ -7,7 +7,7 @@ from tuning.nodes import judge
 from tuning.records import Attempt
 from tuning.study import Study
 
-_UNFIT = (ExitReason.DISK_FULL, ExitReason.NO_INPUT)
+_UNFIT = (ExitReason.DISK_FULL, ExitReason.UNFIT_NODE)
 """A node that a trial met with one of these is not tried by it again."""
 
 

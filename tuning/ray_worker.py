@@ -15,6 +15,7 @@ from tuning.causes import WORKER_IS_WELL, cause_of
 from tuning.exits import ExitReason
 from tuning.preemption import GRACE_S, Notice, PreemptedError
 from tuning.spec import SearchSpec
+from usererror import NotHereError, UserError
 
 if TYPE_CHECKING:
     from tuning.trial import EpochReport
@@ -74,10 +75,7 @@ class HeadposeTrainable(tune.Trainable):  # type: ignore[misc]
 
     def _going(self) -> "Iterator[EpochReport]":
         if self._reports is None:
-            # Here, as the driver imports this module, too: torch would make it start seconds later.
-            from tuning.worker import Worker  # noqa: PLC0415
-
-            self._worker = self._worker or Worker()
+            self._worker = self._worker or _new_worker()
             spec = SearchSpec.model_validate_json(self._next[SPEC])
             self._reports = self._worker.start(
                 spec, self._next[PARAMETERS], self._next[FINGERPRINT], *self._next[TRAINED]
@@ -89,3 +87,13 @@ class HeadposeTrainable(tune.Trainable):  # type: ignore[misc]
         uploads = threading.Thread(target=self.cleanup, daemon=True)
         uploads.start()
         uploads.join(GRACE_S)
+
+
+def _new_worker() -> "Worker":
+    # Here, as the driver imports this module, too: torch would make it start seconds later.
+    from tuning.worker import Worker  # noqa: PLC0415
+
+    try:
+        return Worker()
+    except UserError as error:
+        raise NotHereError.of(error) from error

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tuning.manifest import OBJECTIVE, PARTS, DamagedCheckpointError, Metrics, Part
-from usererror import UserError
+from usererror import NotHereError, UserError
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 LOCK = "lock"
@@ -142,7 +142,7 @@ class Spool:
 
         Raises:
             DiskFullError: there is no room; nothing of it is left there.
-            UserError: the folder cannot be written to.
+            NotHereError: the folder cannot be written to.
         """
         self._have_folder()
         sizes = {part: contents[part].size for part in PARTS}
@@ -162,7 +162,7 @@ class Spool:
 
         Raises:
             DiskFullError: there is no room; the draft is still there, and may be tried again.
-            UserError: the folder cannot be written to.
+            NotHereError: the folder cannot be written to.
         """
         said = {"key": key, "history": list(history), "sizes": draft.sizes, "boot": _boot()}
         manifest = json.dumps(said).encode()
@@ -291,7 +291,7 @@ def _said(path: Path, needed_bytes: int) -> Iterator[None]:
     except OSError as error:
         if error.errno in FULL:
             raise DiskFullError(path, needed_bytes) from error
-        raise UserError(str(path), "cannot be written", got=error.strerror) from error
+        raise NotHereError(str(path), "cannot be written", got=error.strerror) from error
 
 
 def _boot() -> str:

@@ -70,7 +70,8 @@ def train_trial(
         for that nobody has trained.
 
     Raises:
-        UserError: a configuration that cannot be trained, or a store that refuses its keys.
+        UserError: a configuration that cannot be trained.
+        NotHereError: this node lacks what that needs, or the store refuses its keys.
         DiskFullError: this node's disk has no room for a checkpoint.
         torch.OutOfMemoryError: it does not fit into the GPU's memory.
     """

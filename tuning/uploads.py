@@ -66,7 +66,7 @@ class Uploads:
 
         Raises:
             DiskFullError: there is no room on the disk.
-            UserError: the spool cannot be written to.
+            NotHereError: the spool cannot be written to.
         """
         self._make_room(sum(content.size for content in contents.values()))
         return self._with_room(lambda: self._spool.draft(contents))
@@ -76,7 +76,7 @@ class Uploads:
 
         Raises:
             DiskFullError: there is no room on the disk; nothing is left there.
-            UserError: the spool cannot be written to.
+            NotHereError: the spool cannot be written to.
         """
         try:
             entry = self._with_room(lambda: self._spool.finish(draft, key, history))

@@ -51,7 +51,11 @@ ImageNet weights: then the attempt has failed. Untuned."""
 
 
 class Worker:
-    """A place where trials run one after the other."""
+    """A place where trials run one after the other.
+
+    Raises:
+        UserError: this node's settings cannot be read, or name no keys of the store.
+    """
 
     def __init__(self) -> None:
         settings = load_settings()
@@ -159,9 +163,7 @@ class Worker:
         except StorageAwayError:
             raise
         except UserError as error:  # no configuration's fault: none would fare better here
-            raise NotHereError(
-                error.where, error.what, got=error.got, rule=error.rule, remedy=error.remedy
-            ) from error
+            raise NotHereError.of(error) from error
 
     def _initial(self, config: TrainConfig) -> Path | None:
         """The ImageNet weights on this node, where the configuration names a place in S3."""

@@ -66,6 +66,27 @@ class PrepareSettings:
                     rule=rule,
                 )
 
+    def require_view_px(self, image_px: int, where: str) -> None:
+        """Refuse views that could only be blown up from fewer stored pixels.
+
+        Args:
+            image_px: side of the network's input.
+            where: the set, for the error.
+
+        Raises:
+            UserError: the set is too coarse.
+        """
+        view_px = round(self.stored_px * self.view_fraction)
+        if image_px > view_px:
+            raise UserError(
+                where,
+                "the prepared pictures are too coarse",
+                got=f"a view of {view_px} px ({self.view_fraction:g} of {self.stored_px} px)",
+                rule=f"image_px = {image_px} needs as many pixels",
+                remedy=f"prepare with stored_px >= {-(-image_px // self.view_fraction):.0f}, "
+                "or lower image_px",
+            )
+
     def looseness_of(self, layout: Layout) -> float:
         """The k that is really used for a data set."""
         return LOOSENESS[layout] if self.looseness is None else self.looseness

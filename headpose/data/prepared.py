@@ -105,16 +105,7 @@ class PreparedSet:
         Raises:
             UserError: the set is too coarse.
         """
-        view_px = round(self.stored_px * self.view_fraction)
-        if image_px > view_px:
-            raise UserError(
-                str(self.folder),
-                "the prepared pictures are too coarse",
-                got=f"a view of {view_px} px ({self.view_fraction:g} of {self.stored_px} px)",
-                rule=f"image_px = {image_px} needs as many pixels",
-                remedy=f"prepare with stored_px >= {-(-image_px // self.view_fraction):.0f}, "
-                "or lower image_px",
-            )
+        self.manifest.settings.require_view_px(image_px, str(self.folder))
 
     def _check_shapes(self) -> None:
         count, side = self.manifest.count, self.stored_px

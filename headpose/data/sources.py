@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from headpose.data.prepared import PreparedSet
-from usererror import UserError
+from usererror import NotHereError
 
 Keep = Literal["auto", "always", "never"]
 """Whether a set is kept on a GPU whole: where it fits, in any case, or not at all."""
@@ -42,7 +42,7 @@ class ImageSource:
         keep: whether the set is kept on a GPU; without meaning on a CPU.
 
     Raises:
-        UserError: ``keep`` is "always" and the GPU's memory is too small.
+        NotHereError: ``keep`` is "always" and the GPU's memory is too small.
     """
 
     def __init__(self, prepared: PreparedSet, device: torch.device, keep: Keep = "auto") -> None:
@@ -128,7 +128,7 @@ def _placed(images: npt.NDArray[np.uint8], device: torch.device, keep: Keep) -> 
     if keep == "auto" and images.nbytes > _RESIDENT_SHARE * free_bytes:
         return None
     if images.nbytes > free_bytes:
-        raise UserError(
+        raise NotHereError(
             "images_on_gpu",
             "the data set does not fit into the GPU's memory",
             got=f"{images.nbytes:,} bytes of images",

@@ -42,6 +42,13 @@ def test_a_missing_data_set(hopetune_here: Callable, search_file: SearchFile) ->
     assert "hopetune data prepare" in line
 
 
+def test_a_data_set_that_is_too_coarse(hopetune_here: Callable, search_file: SearchFile) -> None:
+    path = search_file(fixed="{backbone: squeezenet1_1, image_px: 224}")
+    line = told(hopetune_here("run", str(path), "--name", "small-coarse"))
+    assert "the prepared pictures are too coarse; got 'a view of 32 px" in line
+    assert "no such search" in told(hopetune_here("show", "small-coarse"))
+
+
 def test_a_missing_data_set_in_a_submitted_search(
     hopetune: Callable, search_file: SearchFile
 ) -> None:

@@ -48,7 +48,7 @@ def test_stalls_have_a_limit_of_their_own_and_full_disks_none() -> None:
     limits = Resources(retries=0, stall_retries=1)
     assert not is_over(STALLED, attempts(STALLED), limits)
     assert is_over(STALLED, attempts(STALLED, DISK_FULL, STALLED), limits)
-    for cause in (DISK_FULL, ExitReason.NO_INPUT):
+    for cause in (DISK_FULL, ExitReason.UNFIT_NODE):
         assert not is_over(cause, attempts(*[cause] * 5), limits)
 
 
@@ -171,14 +171,14 @@ def test_where_no_node_can_have_the_data_the_search_ends_and_no_trial_fails(
 
     conductor = on_two_nodes()
     first = handed_out(conductor)
-    conductor.on_end(0, first.attempt, ExitReason.NO_INPUT, "no set")
+    conductor.on_end(0, first.attempt, ExitReason.UNFIT_NODE, "no set")
     assert conductor.hopeless is None
     again = conductor.next_trial()
     assert isinstance(again, Work)
     assert (again.number, again.attempt, again.avoid) == (0, 2, ("10.0.0.7",))
     conductor.on_start(0, 2, "10.0.0.8", 4711)
-    conductor.on_end(0, 2, ExitReason.NO_INPUT, "no set")
-    assert conductor.hopeless == "no node has what the trials begin with"
+    conductor.on_end(0, 2, ExitReason.UNFIT_NODE, "no set")
+    assert conductor.hopeless == "no node has what a training needs"
     assert "trial   0 cannot go on: no set" in printed.getvalue()
     assert conductor.next_trial() is Idle.DONE
     assert conductor.must_end()

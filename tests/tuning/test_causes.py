@@ -29,7 +29,7 @@ class AwayError(UserError):
         (torch.OutOfMemoryError("CUDA out of memory"), ExitReason.OUT_OF_MEMORY, "CUDA"),
         (UserError("TrainConfig.alpha", "too large"), ExitReason.INVALID_CONFIG, "too large"),
         (AwayError("s3://b", "does not answer"), ExitReason.CRASHED, "does not answer"),
-        (NotHereError("s3://b", "is another"), ExitReason.NO_INPUT, "s3://b: is another"),
+        (NotHereError("s3://b", "is another"), ExitReason.UNFIT_NODE, "s3://b: is another"),
         (DiskFullError(Path("/spool/x"), 9), ExitReason.DISK_FULL, "full at /spool/x"),
         (OSError(errno.ENOSPC, "no space", "/data/y"), ExitReason.DISK_FULL, "full at /data/y"),
         (OSError(errno.EACCES, "no entry", "/data/y"), ExitReason.CRASHED, "PermissionError"),

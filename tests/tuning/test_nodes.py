@@ -98,8 +98,8 @@ def test_a_full_disk_sends_its_trial_to_another_node_or_ends_it() -> None:
 
 
 def test_a_node_that_cannot_have_the_data_is_not_tried_again() -> None:
-    assert placing(GOOD, BAD).avoid([attempt(ExitReason.NO_INPUT)]) == (BAD,)
-    assert placing(BAD).avoid([attempt(ExitReason.NO_INPUT)]) is None
+    assert placing(GOOD, BAD).avoid([attempt(ExitReason.UNFIT_NODE)]) == (BAD,)
+    assert placing(BAD).avoid([attempt(ExitReason.UNFIT_NODE)]) is None
 
 
 def test_a_stalled_trial_goes_elsewhere_if_there_is_an_elsewhere() -> None:

@@ -264,7 +264,7 @@ def test_other_data_than_the_search_has_are_no_fault_of_the_configuration(
         with pytest.raises(NotHereError) as error:
             worker.start(spec_of(path), SECOND, fingerprint=meant)
         cause, words = cause_of(error.value)
-        assert cause == ExitReason.NO_INPUT, "another node may have them"
+        assert cause == ExitReason.UNFIT_NODE, "another node may have them"
         assert str(path) in words
 
 
@@ -298,7 +298,7 @@ def test_initial_weights_that_cannot_be_had_are_no_fault_of_the_configuration(
         lacking = spec.model_copy(update={"fixed": spec.fixed | {"imagenet": place}})
         with pytest.raises(NotHereError) as error:
             next(worker.start(lacking, SECOND))
-        assert cause_of(error.value)[0] == ExitReason.NO_INPUT
+        assert cause_of(error.value)[0] == ExitReason.UNFIT_NODE
 
 
 def test_all_processes_share_the_pages_of_a_set(worker: Worker, prepared: Path) -> None:

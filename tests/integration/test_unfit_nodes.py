@@ -1,4 +1,4 @@
-"""What trials begin with is replaced or lacking: a search keeps to its own, or ends and goes on."""
+"""What trials need is replaced or lacking: a search keeps to its own, or ends and goes on later."""
 
 import os
 import shutil
@@ -104,7 +104,7 @@ def test_where_no_node_has_that_set_the_search_ends_and_can_go_on_later(
             os.kill(worker, signal.SIGKILL)
         printed, _ = driver.communicate(timeout=240)
     assert driver.returncode == 2, printed
-    assert "no node has what the trials begin with" in printed
+    assert "no node has what a training needs" in printed
     assert "another prepared set lies here than the search was begun with" in printed
     ended_early = storage.open("small-lost").record()
     reasons = {trial.exit_reason for trial in ended_early.trials}
