@@ -256,7 +256,10 @@ def _find(client: "JobSubmissionClient", submission_id: str) -> Job | None:
 def _known(client: "JobSubmissionClient", submission_id: str, settings: Settings) -> Job:
     if (job := _find(client, submission_id)) is None:
         raise UserError(
-            settings.require("ray_jobs_address"), "no such job on this cluster", got=submission_id
+            settings.require("ray_jobs_address"),
+            "no such job on this cluster",
+            got=submission_id,
+            rule="a head that was started anew has forgotten its jobs, and `hopetune run` makes none",
         )
     return job
 
