@@ -259,7 +259,7 @@ def _known(client: "JobSubmissionClient", submission_id: str, settings: Settings
             settings.require("ray_jobs_address"),
             "no such job on this cluster",
             got=submission_id,
-            rule="a head that was started anew has forgotten its jobs, and `hopetune run` makes none",
+            rule="a head that was started anew has forgotten its jobs; `hopetune run` makes none",
         )
     return job
 

@@ -91,7 +91,7 @@ def _run(study: Study, storage: Storage, settings: Settings, projection: Project
     for text in study.earlier():
         progress.line(f"warm start: {text}")
     storing = Storing(_looks_into_the_store(settings), ray_nodes.bring)
-    driver = Conductor(study, progress, storing, nodes=ray_nodes.living)
+    driver = Conductor(study, progress, storing, nodes=lambda: ray_nodes.living(gpus))
     collecting = _collecting(study.name, settings)
     record = study.record()
     if left := _latest_keys(record):

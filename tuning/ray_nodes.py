@@ -24,9 +24,10 @@ def gpus() -> float:
     return float(ray.cluster_resources().get("GPU", 0))
 
 
-def living() -> list[str]:
-    """Addresses of the nodes that could train something."""
-    return [node["NodeManagerAddress"] for node in _living()]
+def living(gpus: float) -> list[str]:
+    """Addresses of the nodes that could have a trial which asks for so many GPUs."""
+    fitting = (node for node in _living() if node["Resources"].get("GPU", 0.0) >= gpus)
+    return [node["NodeManagerAddress"] for node in fitting]
 
 
 def ids_of(addresses: Collection[str]) -> list[str]:

@@ -1,4 +1,5 @@
-"""A cluster that grows while it searches, and one that comes back without its GPUs."""
+"""A cluster that grows while it searches, one that comes back without its GPUs, one with a node
+that lacks what a training needs."""
 
 import tempfile
 from collections.abc import Iterator
@@ -7,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.driving import hopetune
-from tests.chaos.nodes import wait_until
+from tests.chaos.nodes import Node, wait_until
 from tests.chaos.searches import Size
 from tests.chaos.world import World, world
+from tuning.exits import ExitReason
 from tuning.records import SearchRecord
 from tuning.storage import Storage
 
@@ -91,3 +93,42 @@ def test_a_node_that_joins_gets_trials_and_gpus_that_left_are_waited_for(short_p
         assert driver.wait(PATIENCE_S), [line.text for line in driver.said()]
         # The head has CPUs: a trial that did not ask for a GPU would have gone there.
         assert nodes_that_trained(cluster, "changing") == addresses
+
+
+def give_wrong_keys(node: Node) -> None:
+    wrong = node.folder / "wrong keys"
+    wrong.write_text("[default]\naws_access_key_id = nobody\naws_secret_access_key = none\n")
+    path = node.folder / "settings.toml"
+    lines = path.read_text("utf-8").splitlines()
+    kept = [line for line in lines if not line.startswith("s3_credentials_file")]
+    path.write_text("\n".join([*kept, f's3_credentials_file = "{wrong}"\n']), "utf-8")
+
+
+@pytest.mark.servers
+@pytest.mark.timeout(1200)
+def test_a_node_with_wrong_keys_costs_no_trial_and_nothing_but_such_nodes_end_a_search(
+    short_path: Path,
+) -> None:
+    with world(short_path, 2, Size(faces=40, trials=4, epochs=3)) as cluster:
+        unfit, fit = cluster.nodes
+        driver = cluster.driver("unfit")
+        give_wrong_keys(unfit)
+        cluster.join(unfit, fit)
+        driver.start()
+        assert driver.wait(PATIENCE_S), [line.text for line in driver.said()]
+        trials = record_of(cluster, "unfit").trials
+        assert [trial.exit_reason for trial in trials] == [ExitReason.COMPLETED] * 4
+        causes = {(a.node, a.cause) for trial in trials for a in trial.attempts}
+        assert causes == {(unfit.address, ExitReason.UNFIT_NODE), (fit.address, None)}
+
+        driver = cluster.driver("lacking")
+        give_wrong_keys(unfit)
+        give_wrong_keys(fit)
+        driver.start()
+        assert driver.wait(PATIENCE_S), [line.text for line in driver.said()]
+        record = record_of(cluster, "lacking")
+        # The head, which has no GPU, is none of the nodes that a trial could have gone to.
+        assert record.ended == "no node has what a training needs"
+        assert {trial.exit_reason for trial in record.trials} == {ExitReason.SEARCH_ENDED}
+        said = "\n".join(line.text for line in driver.said())
+        assert "the S3 server refuses these keys" in said
