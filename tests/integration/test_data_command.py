@@ -52,6 +52,30 @@ def test_a_killed_preparation_goes_on_and_leaves_no_trace(
     assert list(workplace.iterdir()) == []
 
 
+def test_a_place_with_another_set_is_refused_and_replaced_on_demand(
+    servers: Settings, faces: Path, hopetune: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    place = "s3://hopetune/data/taken"
+
+    def put(pixels: int, *more: str) -> subprocess.CompletedProcess[str]:
+        arguments = ["data", "prepare", "aflw2000", str(faces / "AFLW2000"), "--to", place]
+        return hopetune(*arguments, "--pixels", str(pixels), *more)
+
+    def held() -> str:
+        shown = hopetune("data", "inspect", place, "--json")
+        return str(json.loads(shown.stdout)["fingerprint"])
+
+    assert put(40).returncode == 0
+    first = held()
+    refused = put(48)
+    assert refused.returncode == 2
+    assert f"error: {place}: is taken by another prepared set; got '{first[:16]}'" in refused.stderr
+    assert held() == first
+    assert put(48, "--replace").returncode == 0
+    assert held() != first
+    assert put(48).returncode == 0, "the same set is no other"
+
+
 def test_inspect_tells_people_and_programs_what_a_set_holds(
     published: tuple[str, str], hopetune: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:

@@ -37,9 +37,12 @@ def first(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def putting_another(place: str, faces: Path) -> tuple[str, ...]:
-    """The command that prepares another set for a place."""
-    return "data", "prepare", "300w-lp", str(faces / "300W_LP"), "--to", place, "--pixels", "48"
+@pytest.fixture(scope="module")
+def other(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Another set, in a folder."""
+    folder = tmp_path_factory.mktemp("other") / "set"
+    prepare("300w-lp", faces / "300W_LP", folder, PrepareSettings(stored_px=48))
+    return folder
 
 
 def check_trained_on(record: SearchRecord, fingerprint: str) -> None:
@@ -55,7 +58,7 @@ def test_it_goes_on_with_the_set_it_was_begun_with(
     storage: Storage,
     search_file: SearchFile,
     first: Path,
-    faces: Path,
+    other: Path,
     hopetune: Hopetune,
 ) -> None:
     place, objects = "s3://hopetune/data/replaced", Objects(servers)
@@ -64,12 +67,7 @@ def test_it_goes_on_with_the_set_it_was_begun_with(
     path = search_file(data=f"{{train: {place}, validation_fraction: 0.2}}", **long(seed=81))
     with running(servers, path, "small-replaced") as driver:
         worker = at_work(storage, "small-replaced", 0).pid
-        refused = hopetune(*putting_another(place, faces))
-        assert refused.returncode == 2
-        assert f"{place}: is taken by another prepared set" in refused.stderr
-        replaced = hopetune(*putting_another(place, faces), "--replace")
-        assert replaced.returncode == 0, replaced.stderr
-        assert fingerprint_of(place, objects) != fingerprint
+        publish(other, place, objects, replace=True)
         assert worker is not None
         os.kill(worker, signal.SIGKILL)
         ended(driver)
@@ -87,7 +85,7 @@ def test_where_no_node_has_that_set_the_search_ends_and_can_go_on_later(
     storage: Storage,
     search_file: SearchFile,
     first: Path,
-    faces: Path,
+    other: Path,
     hopetune: Hopetune,
 ) -> None:
     place, objects = "s3://hopetune/data/lost", Objects(servers)
@@ -96,8 +94,7 @@ def test_where_no_node_has_that_set_the_search_ends_and_can_go_on_later(
     path = search_file(data=f"{{train: {place}, validation_fraction: 0.2}}", **long(seed=82))
     with running(servers, path, "small-lost") as driver:
         workers = [at_work(storage, "small-lost", number).pid for number in (0, 1)]
-        replaced = hopetune(*putting_another(place, faces), "--replace")
-        assert replaced.returncode == 0, replaced.stderr
+        publish(other, place, objects, replace=True)
         shutil.rmtree(data_cache(servers) / fingerprint)
         for worker in workers:
             assert worker is not None
