@@ -88,8 +88,10 @@ def prepare(
                 raise  # what was done is left to the next call, as after a signal or a power cut
             shutil.rmtree(partial, ignore_errors=True)
             raise _no_room(destination) from error
-        if replace:
-            shutil.rmtree(destination, ignore_errors=True)
+        # Looked at again: what came to lie there meanwhile may be somebody's work.
+        _check_destination(destination, replace=replace)
+        if replace and _is_set(destination):
+            shutil.rmtree(destination)
         partial.replace(destination)
         sync_folder(destination.parent)
     return manifest
@@ -187,8 +189,12 @@ def _claimed(partial: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _is_set(folder: Path) -> bool:
+    return (folder / MANIFEST_FILE).is_file()
+
+
 def _check_destination(destination: Path, *, replace: bool) -> None:
-    is_set = (destination / MANIFEST_FILE).is_file()
+    is_set = _is_set(destination)
     is_free = not destination.exists() or (destination.is_dir() and not any(destination.iterdir()))
     if not is_free and not (is_set and replace):
         remedy = "replace it with --replace" if is_set else "delete what is there"

@@ -144,6 +144,22 @@ def test_another_set_is_replaced_on_demand_and_nothing_else(source: Path, tmp_pa
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
+def test_what_comes_to_lie_there_meanwhile_is_left_alone(source: Path, tmp_path: Path) -> None:
+    thesis = tmp_path / "set" / "thesis.txt"
+
+    def meanwhile(done: int, total: int) -> None:
+        if done == total:
+            thesis.parent.mkdir()
+            thesis.write_text("years of work")
+
+    with pytest.raises(UserError, match="is taken"):
+        prepare("300w-lp", source, tmp_path / "set", SMALL, meanwhile, replace=True)
+    assert thesis.read_text() == "years of work"
+    thesis.unlink()
+    prepare("300w-lp", source, tmp_path / "set", SMALL)
+    assert is_prepared(tmp_path / "set")
+
+
 def test_a_full_disk_is_told_before_the_work_begins(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
