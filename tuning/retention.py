@@ -105,14 +105,14 @@ def best_trials(search: SearchRecord) -> list[TrialRecord]:
 
 
 def _may_go_on(search: SearchRecord, trial: TrialRecord, now_ms: int) -> bool:
-    reason = trial.exit_reason
+    # Those that an end cut off wait for a worker once the search goes on.
+    rests = trial.exit_reason in (ExitReason.SEARCH_ENDED, ExitReason.PAUSED)
     if not search.ended:
         # One that failed may be tried again.
-        return trial.state in ("RUNNING", "WAITING", "FAIL") or reason == ExitReason.PAUSED
+        return rests or trial.state in ("RUNNING", "WAITING", "FAIL")
     was_cut_off = any(t.exit_reason == ExitReason.SEARCH_ENDED for t in search.trials)
     days = (now_ms - (search.ended_ms or now_ms)) / DAY_MS
-    unfinished = reason in (ExitReason.SEARCH_ENDED, ExitReason.PAUSED)
-    return was_cut_off and unfinished and days <= search.spec.checkpoints.keep_unfinished_days
+    return was_cut_off and rests and days <= search.spec.checkpoints.keep_unfinished_days
 
 
 def branch_points(spec: SearchSpec, parameters: Settings) -> frozenset[int]:

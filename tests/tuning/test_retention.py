@@ -88,6 +88,11 @@ def test_what_is_stored_stays_until_something_later_is() -> None:
     assert found == {"t0/4": Keep.STATE, "t0/2": Keep.STATE, "t0/1": Keep.STATE}
 
 
+def test_what_an_end_cut_off_keeps_its_state_while_it_waits_for_a_worker_again() -> None:
+    best, other = trial_of(0, [1.0], DONE), trial_of(1, [5.0, 4.0], ExitReason.SEARCH_ENDED)
+    assert kept(search_of(best, other))["t1/2"] == Keep.STATE
+
+
 @pytest.mark.parametrize("reason", [ExitReason.PAUSED, ExitReason.CRASHED])
 def test_what_may_go_on_keeps_its_state_while_the_search_has_not_ended(reason: ExitReason) -> None:
     best, other = trial_of(0, [1.0], DONE), trial_of(1, [5.0, 4.0], reason)

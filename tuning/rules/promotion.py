@@ -32,7 +32,11 @@ class Promotion:
         return Verdict.PAUSE
 
     def pause(self, trial: int, epoch: int) -> None:
-        insort(self._waiting[epoch], self._rungs[epoch].entry(trial))
+        """A trial that was paused where no rung lies any more, as its search was extended to more
+        epochs, waits at the last rung that it has passed; before the first one it stays paused."""
+        passed = max((rung for rung in self._rungs if rung <= epoch), default=None)
+        if passed is not None:
+            insort(self._waiting[passed], self._rungs[passed].entry(trial))
 
     def take_up(self, closing: bool) -> int | None:
         for epoch in sorted(self._rungs, reverse=True):  # what is nearest to its end comes first

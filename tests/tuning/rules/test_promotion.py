@@ -85,6 +85,16 @@ def test_a_trial_that_diverged_counts_as_come_and_never_goes_on() -> None:
     assert arrives(rule, 2, 1, 50.0) == Verdict.GO_ON
 
 
+def test_where_its_rung_is_gone_a_paused_trial_waits_at_the_last_one_that_it_passed() -> None:
+    """A search of 30 epochs paused them at 7 and 17; extended to 40, it has rungs at 9 and 22."""
+    passed = [record_of(trial, dict.fromkeys(range(1, 18), 5.0 + trial), True) for trial in (0, 1)]
+    before = [record_of(trial, dict.fromkeys(range(1, 8), 1.0), True) for trial in (2, 3)]
+    worse = [record_of(trial, dict.fromkeys(range(1, 31), 9.0), False) for trial in (4, 5)]
+    rule = rebuilt(Stopping(compare="best"), 40, [*passed, *before, *worse])
+    assert rule.take_up(closing=False) == 0
+    assert rule.take_up(closing=True) is None
+
+
 def record_of(trial: int, curve: dict[int, float], paused: bool) -> TrialRecord:
     epochs = tuple(EpochRecord(e, 0, {"val_mae": v}, "", False) for e, v in curve.items())
     reason = ExitReason.PAUSED if paused else None
