@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from tuning.space import in_words
 from tuning.spec import Budget, SearchSpec, spec_of
 from tuning.yaml_file import YamlFile
 from usererror import UserError
@@ -97,13 +98,5 @@ def changes(before: SearchSpec, after: SearchSpec) -> str:
     for name, old in before.parameters.items():
         new = after.parameters[name]
         if old != new:
-            found.append(f"{name} {_bounds(old)} → {_bounds(new)}")
+            found.append(f"{name} {in_words(old)} → {in_words(new)}")
     return ", ".join(found) or "nothing"
-
-
-def _bounds(parameter: Any) -> str:
-    kept = parameter.model_dump(exclude_defaults=True)
-    if "choices" in kept:
-        return "[" + ", ".join(str(choice) for choice in kept["choices"]) + "]"
-    rest = "".join(f" {name} {value}" for name, value in kept.items() if name in ("step", "log"))
-    return f"{parameter.low:g}…{parameter.high:g}{rest}"

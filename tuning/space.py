@@ -58,4 +58,15 @@ def _form(value: Any) -> str:
 Parameter = Annotated[
     Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")], Discriminator(_form)
 ]
+
+
+def in_words(parameter: Parameter) -> str:
+    """``[resnet18, resnet50]``, or ``1e-05…0.01 log True``."""
+    kept = parameter.model_dump(exclude_defaults=True)
+    if isinstance(parameter, Choices):
+        return "[" + ", ".join(str(choice) for choice in parameter.choices) + "]"
+    rest = "".join(f" {name} {value}" for name, value in kept.items() if name in ("step", "log"))
+    return f"{parameter.low:g}…{parameter.high:g}{rest}"
+
+
 FORMS: dict[str | int, type[BaseModel]] = {"range": Range, "choices": Choices}

@@ -15,7 +15,7 @@ from headpose.networks.names import DOWNLOAD, check_backbone
 from tuning.legal import field_kind, is_legal
 from tuning.papers import fitting
 from tuning.published import Published, check_published
-from tuning.space import FORMS, Choices, Parameter, Range, Settings, Strict, Value
+from tuning.space import FORMS, Choices, Parameter, Range, Settings, Strict, Value, in_words
 from tuning.together import check_together
 from tuning.yaml_file import Location, YamlFile
 from usererror import UserError
@@ -283,6 +283,11 @@ def _check_settings(spec: SearchSpec, file: YamlFile) -> None:
                 where = file.where(("try_first", index, name))
                 raise UserError(where, *_unknown(name, list(spec.parameters)))
         _try_config(spec, settings, file, ("try_first", index))
+        for name, value in settings.items():
+            if not spec.allows(name, value):
+                where = file.where(("try_first", index, name))
+                rule = f"one of the values of its parameter: {in_words(spec.parameters[name])}"
+                raise UserError(where, "outside its parameter", got=value, rule=rule)
     check_published(spec.published, spec.parameters, spec.fixed, file)
 
 

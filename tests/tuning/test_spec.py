@@ -105,6 +105,18 @@ def test_exponents_are_numbers_without_a_point(tmp_path: Path) -> None:
     assert parameter.low == 1e-5
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ("learning_rate: 1", r"try_first\.0\.learning_rate: outside its parameter; got 1\.?0?;"),
+        ("backbone: resnet152", r"try_first\.0\.backbone: outside its parameter; got 'resnet152'"),
+    ],
+)
+def test_try_first_lies_within_its_parameters(tmp_path: Path, settings: str, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        spec_of(tmp_path, GOOD + f"try_first: [{{{settings}}}]\n")
+
+
 def test_try_first_knows_only_searched_parameters(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"try_first\.0\.alpha: unknown field"):
         spec_of(tmp_path, GOOD + "try_first: [{alpha: 1}]\n")
