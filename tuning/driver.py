@@ -43,7 +43,7 @@ STUDY_PATIENCE_S = 15 * 60.0
 
 def drive(name: str, spec: SearchSpec | None, settings: Settings) -> SearchRecord:
     """Runs a search to its end on the cluster of ``settings``, or goes on with it: without ``spec``
-    with the one that the study has.
+    with the one that the study has, unless it was ended since it was taken up again.
 
     Raises:
         UserError: a server that is needed cannot be reached, the data set is missing or too coarse,
@@ -57,9 +57,13 @@ def drive(name: str, spec: SearchSpec | None, settings: Settings) -> SearchRecor
         Storage(settings.require("study_url"), STUDY_PATIENCE_S) as storage,
         storage.driving(name, progress.line),
     ):
+        is_taken_up = spec is None  # by somebody who has taken its end back
         spec = spec or storage.open(name).spec
         study = storage.create(name, spec, _fingerprint(spec, objects))
         if study.record().ended:
+            if is_taken_up:
+                progress.line(f"search {name} was ended before this driver began: nothing is done")
+                return study.record()
             study.reopen()
         projection = Projection(storage.open(name), MlflowRuns(settings, objects))
         try:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from cluster import jobs
 from cluster.settings import Settings
 
 pytestmark = pytest.mark.servers
@@ -83,6 +84,17 @@ def test_more_gpus_than_there_are(hopetune: Callable, search_file: SearchFile) -
 def test_no_cluster_at_the_address(hopetune_here: Callable, search_file: SearchFile) -> None:
     done = hopetune_here("submit", str(search_file()), "--address", "http://127.0.0.1:1")
     assert "http://127.0.0.1:1" in told(done)
+
+
+def test_a_name_that_is_taken(
+    hopetune_here: Callable, search_file: SearchFile, servers: Settings
+) -> None:
+    jobs.submit(servers, submission_id="small-taken", entrypoint="true")
+    "".join(jobs.logs(servers, "small-taken", follow=True))
+    line = told(hopetune_here("submit", str(search_file()), "--name", "small-taken"))
+    assert "small-taken: a search of this name was submitted before" in line
+    assert "got 'job small-taken, SUCCEEDED'" in line
+    assert "hopetune resume small-taken" in line
 
 
 def test_an_unknown_search(hopetune_here: Callable) -> None:

@@ -16,7 +16,11 @@ from mlflow import MlflowClient
 
 from cluster import jobs
 from cluster.settings import Settings
+from tuning.datasets import manifest_of
+from tuning.driver import drive
 from tuning.mlflow_client import EXPERIMENT, connect
+from tuning.objects import Objects
+from tuning.spec import load_spec
 from tuning.storage import Storage
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(400)]
@@ -121,6 +125,25 @@ def test_a_search_goes_on_after_its_driver_was_killed(
     assert nothing.returncode == 2
     assert "nothing is left to train" in nothing.stderr
     assert "hopetune extend" in nothing.stderr
+
+
+def test_a_stop_before_its_driver_begins_stands(
+    servers: Settings, storage: Storage, hopetune_here: Callable, search_file: SearchFile
+) -> None:
+    """A driver takes seconds to begin, and a busy cluster starts its job hours later."""
+    spec = load_spec(search_file())
+    fingerprint = manifest_of(spec.data.train, Objects(servers)).fingerprint
+    study = storage.create(f"small-stopped-{SEED}", spec, fingerprint)
+    assert "it is stopped" in hopetune_here("stop", study.name).stdout
+    record = drive(study.name, None, servers)
+    assert (record.ended, record.trials) == ("stopped by its user", ())
+    assert storage.open(study.name).stop_wanted()
+
+    unknown = f"small-pending-{SEED}"
+    jobs.submit(servers, submission_id=unknown, entrypoint="sleep 300")
+    assert "had not begun; its job is ended" in hopetune_here("stop", unknown).stdout
+    assert jobs.status(servers, unknown) == "STOPPED"
+    assert "no such search" in hopetune_here("stop", unknown).stderr
 
 
 def test_ctrl_c_ends_in_good_order_and_a_job_goes_on(

@@ -35,8 +35,11 @@ def stop(search: SearchName, address: Address = None) -> None:
 
     Example: `hopetune stop quickstart-20261122-064100`
     """
+    cluster = at(load_settings(), address)
     with open_storage() as storage:
         name = resolve(storage, search)
+        if name not in storage.names() and _is_ended_before_its_start(cluster, name):
+            return
         study = storage.open(name)
         if study.record().ended and name not in storage.drivers():
             say(f"search {name} has ended already")
@@ -53,12 +56,20 @@ def stop(search: SearchName, address: Address = None) -> None:
             time.sleep(0.5)
         holder = storage.drivers().get(name)
     # Its driver hangs, so its job is ended from outside.
-    cluster = at(load_settings(), address)
     if known := jobs.again(cluster, name):
         jobs.stop(cluster, known[-1])
         say(f"search {name}: its driver did not answer in {STOP_GRACE_S:.0f} s; its job is ended")
     elif holder:
         raise UserError(name, "its driver does not answer", got=str(holder), remedy="end it there")
+
+
+def _is_ended_before_its_start(cluster: Settings, name: str) -> bool:
+    """Ends the job of a search that no driver has written into the study yet, if there is one."""
+    known = jobs.again(cluster, name) if cluster.ray_jobs_address else []
+    if not known or not jobs.stop(cluster, known[-1]):
+        return False
+    say(f"search {name} had not begun; its job is ended")
+    return True
 
 
 def _end_without_driver(storage: "Storage", name: str) -> None:

@@ -50,6 +50,7 @@ def submit(
     spec = load_spec(file)
     cluster = at(load_settings(), address)
     search = name or _dated(spec.name)
+    _refuse_taken(cluster, search)
     with tempfile.TemporaryDirectory(prefix="hopetune-submit-") as folder:
         shutil.copyfile(file, Path(folder) / SEARCH_FILE)
         jobs.submit(
@@ -61,6 +62,23 @@ def submit(
     say(f"search {search} is submitted; follow it with `hopetune logs {search} --follow`")
     if follow:
         follow_job(cluster, search)
+
+
+def _refuse_taken(cluster: Settings, search: str) -> None:
+    """A job whose answer got lost may be submitted once more; one that has ended is over.
+
+    Raises:
+        UserError: a search of that name was submitted before, and its job has ended.
+    """
+    known = jobs.again(cluster, search)
+    if known and (latest := jobs.get(cluster, known[-1])).finished:
+        raise UserError(
+            search,
+            "a search of this name was submitted before",
+            got=f"job {latest.submission_id}, {latest.status}",
+            remedy=f"see `hopetune logs {search}`, go on with `hopetune resume {search}`, or "
+            "choose another --name",
+        )
 
 
 def run(file: SearchFile, name: Name = None) -> None:
