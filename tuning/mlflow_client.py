@@ -22,7 +22,7 @@ from cluster.settings import Settings
 from tuning.manifest import DamagedCheckpointError, weights_place
 from tuning.objects import AbsentObjectError, Objects, Place, parse_place
 from tuning.places import checkpoints
-from tuning.projection import SEARCH_TAG, TRIAL_TAG, UNENDED, RunState
+from tuning.projection import END_TAGS, SEARCH_TAG, TRIAL_TAG, UNENDED, RunState
 from usererror import UserError
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,8 @@ CHAMPION = "champion"
 CHECKPOINT_TAG = "checkpoint"
 """Of a model version: the key of the checkpoint that it was made from."""
 PARENT_TAG = "mlflow.parentRunId"
+COPIED_TAG = "hopetune.checkpoint"
+"""Of a run: the key of the checkpoint whose weights lie among its artifacts."""
 
 REQUEST_TIMEOUT_S = 20  # untuned
 
@@ -203,6 +205,8 @@ class MlflowRuns:
             self._client.log_batch(run_id, params=batch)
         for batch in _batches(tags, TAGS_A_BATCH):
             self._client.log_batch(run_id, tags=batch)
+        for name in END_TAGS & (known.tags if known else run.data.tags).keys() - state.tags.keys():
+            self._client.delete_tag(run_id, name)  # what had ended goes on
         if state.status not in UNENDED:
             self._client.set_terminated(run_id, state.status, state.ended_ms)
         elif (known.status if known else run.info.status) != state.status:
@@ -223,15 +227,17 @@ class MlflowRuns:
         """The best weights among the run's artifacts, copied within S3."""
         if state.checkpoint_key is None:
             return
-        key, run = state.checkpoint_key, self._runs[state.trial]
+        key, run_id = state.checkpoint_key, self._runs[state.trial].info.run_id
+        run = self._client.get_run(run_id)
         folder = artifact_place(run.info.artifact_uri, self._artifacts)
         target = folder / f"{ARTIFACT_FOLDER}/{WEIGHTS}"
-        if self._objects.exists(target):
+        if run.data.tags.get(COPIED_TAG) == key and self._objects.exists(target):
             return
         try:
             self._objects.copy(weights_place(self._objects, self._checkpoints, key), target)
+            self._client.set_tag(run_id, COPIED_TAG, key)
         except (AbsentObjectError, DamagedCheckpointError) as error:
-            log.warning("run %s gets no weights: %s", run.info.run_id, error)
+            log.warning("run %s gets no weights: %s", run_id, error)
 
 
 def _age(run: Run) -> tuple[int, str]:

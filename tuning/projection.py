@@ -8,6 +8,7 @@ included, comes from the study, writing it twice changes nothing.
 import dataclasses
 import logging
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -21,6 +22,9 @@ from usererror import UserError
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 2.0  # untuned
+REST = 9.0
+"""So many times as long as a look at the study computed, this thread rests before the next one: the
+decisions need the same interpreter, and a look at a thousand trials takes seconds. Untuned."""
 GOODBYE_S = 60.0
 """For how long a driver waits at its end while MLflow takes what it is given; untuned."""
 GOODBYE_AWAY_S = 5.0
@@ -31,6 +35,11 @@ LONGEST_TAG = 5000  # characters, MLflow's limit
 SEARCH_TAG = "hopetune.search"
 TRIAL_TAG = "hopetune.trial"
 
+
+END_TAGS = frozenset(
+    ("hopetune.ended", *(f"hopetune.exit_{name}" for name in ("reason", "meaning", "detail")))
+)
+"""Tags of what has ended, or rests; they go when it goes on."""
 
 UNENDED = ("RUNNING", "SCHEDULED")
 """Run states in which more may come; a paused trial is scheduled."""
@@ -207,8 +216,10 @@ class Projection:
     def _loop(self) -> None:
         pause = 0.0
         while not self._finishing.wait(pause):
+            began_s = time.thread_time()
             self._bring()
-            pause = INTERVAL_S if not self._behind else min(60.0, max(INTERVAL_S, 2 * pause))
+            rest_s = max(INTERVAL_S, REST * (time.thread_time() - began_s))
+            pause = min(60.0, max(INTERVAL_S, 2 * pause)) if self._behind else rest_s
         self._bring()
 
     def _bring(self) -> None:

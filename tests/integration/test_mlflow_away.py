@@ -10,9 +10,13 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from cluster.settings import Settings
-from tuning.mlflow_client import EXPERIMENT, MlflowRuns, connect
+from tuning.exits import ExitReason
+from tuning.mlflow_client import EXPERIMENT, MlflowRuns, artifact_place, connect
 from tuning.objects import Objects
-from tuning.projection import run_states
+from tuning.places import checkpoints
+from tuning.projection import END_TAGS, run_states
+from tuning.records import EpochRecord
+from tuning.spec import load_spec
 from tuning.storage import Storage
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
@@ -118,11 +122,45 @@ def test_orphans_are_ended_and_twins_become_one(
     assert runs["99"].info.status == "KILLED"
 
 
+def test_the_run_of_a_trial_that_goes_on_says_and_has_what_it_comes_to(
+    servers: Settings, storage: Storage, search_file: Callable[..., Path]
+) -> None:
+    """An extended search: it had ended, and a better epoch comes later."""
+    spec = load_spec(search_file(stopping="{rule: none}"))
+    study = storage.create("small-better", spec, "abc")
+    objects, client = Objects(servers), connect(servers)
+    runs = MlflowRuns(servers, objects)
+    for key in ("before", "after"):
+        objects.put(checkpoints(servers) / f"made-up/{key}/weights.safetensors", key.encode())
+
+    def train(epoch: int, mae: float, key: str) -> None:
+        record = EpochRecord(epoch, epoch, {"val_mae": mae}, f"made-up/{key}", restored=False)
+        study.record_epoch(0, record)
+
+    def seen() -> tuple[bytes, set[str]]:
+        runs.bring(study.name, run_states(study.record()))
+        run = by_trial(client, study.name)["0"]
+        folder = artifact_place(run.info.artifact_uri, servers.mlflow_artifact_root)
+        parent = by_trial(client, study.name)["search"]
+        tags = run.data.tags.keys() | parent.data.tags.keys()
+        return objects.get(folder / "checkpoint/weights.safetensors"), END_TAGS & tags
+
+    study.ask()
+    train(1, 9.0, "before")
+    study.finish(0, ExitReason.COMPLETED)
+    study.end("all trials done")
+    assert seen() == (b"before", END_TAGS)
+    study.reopen()
+    study.take_up(0)
+    assert seen() == (b"before", set())
+    train(2, 5.0, "after")
+    study.finish(0, ExitReason.COMPLETED)
+    assert seen() == (b"after", END_TAGS - {"hopetune.ended"})
+
+
 def test_a_search_without_a_driver_leaves_no_run_running(
     servers: Settings, storage: Storage, search_file: Callable[..., Path]
 ) -> None:
-    from tuning.spec import load_spec
-
     study = storage.create("small-left", load_spec(search_file()), "abc")
     study.ask()
     runs, client = MlflowRuns(servers, Objects(servers)), connect(servers)
