@@ -62,8 +62,6 @@ class Conductor:
         self._running = Running(study, clock)
         self._waiting = study.adopt()
         """Trials that go on as soon as a worker is free."""
-        for number, _ in self._waiting:
-            self._running.over(number, ExitReason.PREEMPTED, "its driver ended")
         record = study.record()
         self._nodes = nodes
         self._placing = Placing(study, nodes, progress.line)
@@ -110,7 +108,9 @@ class Conductor:
         return self._taken_up(closing=False) or self._proposed() or self._last()
 
     def on_start(self, number: int, attempt: int, node: str, pid: int) -> None:
-        self._running.placed(number, attempt, node, pid)
+        if self._running.has(number, attempt):
+            self._running.placed(number, attempt, node, pid)
+            self._ledger.holds(number, self._clock())
 
     def on_epoch(self, number: int, attempt: int, record: EpochRecord) -> bool:
         """Keeps the epoch, then lets divergence, the plan and the early-stopping rule speak."""
@@ -127,7 +127,8 @@ class Conductor:
             return True
         reason, detail = fate
         if reason == ExitReason.COMPLETED:
-            self._running.leave(number)
+            self._running.trained(number)
+            self._ledger.releases(number, self._clock())
             best = self._study.best_checkpoint(number) or record.checkpoint_key
             self._storing.add(number, record.checkpoint_key, best)
             self._settle()  # complete as soon as these are stored; its worker is free already
@@ -144,6 +145,7 @@ class Conductor:
         if cause not in GOES_ON_AFTER:
             self._finish(number, cause, detail)
             return
+        self._ledger.releases(number, self._clock())
         self._goes_on_after(number, cause, detail, self._running.end(number, cause, detail))
 
     def _goes_on_after(
@@ -284,7 +286,7 @@ class Conductor:
 
     def _goes_on(self, number: int) -> Work:
         settings = self._study.take_up(number)
-        self._ledger.begins(number, self._clock())
+        self._ledger.begins(number)
         self._progress.goes_on(number)
         return self._handed_out(number, settings)
 
@@ -299,7 +301,7 @@ class Conductor:
         number, settings = found
         if self._ledger.trials_begun < len(self._spec.try_first):
             self._protected.add(number)
-        self._ledger.begins(number, self._clock())
+        self._ledger.begins(number)
         self._progress.started(number, settings)
         return self._handed_out(number, settings)
 

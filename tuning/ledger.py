@@ -13,7 +13,9 @@ class Ledger:
     def __init__(self, units_per_trial: float, created_ms: int) -> None:
         self._units = units_per_trial
         self._created_ms = created_ms
-        self._running: dict[int, int] = {}
+        self._running: set[int] = set()
+        self._held_since_ms: dict[int, int] = {}
+        """Of the trials that have a worker."""
         self._held_s = 0.0
         self._epochs = 0
         self._best_of: tuple[float, int] = (math.inf, -1)
@@ -23,10 +25,14 @@ class Ledger:
     def of(cls, search: SearchRecord) -> "Ledger":
         ledger = cls(search.spec.resources.units_per_trial, search.created_ms)
         for trial in search.trials:
-            if trial.stretch_began_ms is None:
+            if trial.started_ms is None:
                 continue
-            ledger.begins(trial.number, trial.stretch_began_ms)
-            ledger._held_s += trial.earlier_s
+            ledger.begins(trial.number)
+            for attempt in trial.attempts:
+                if attempt.node:
+                    ledger.holds(trial.number, attempt.begun_ms)
+                if attempt.ended_ms is not None:
+                    ledger.releases(trial.number, attempt.ended_ms)
             for epoch in trial.epochs:
                 ledger.epoch(trial.number, epoch.metrics["val_mae"], restored=epoch.restored)
             if trial.ended_ms is not None:
@@ -46,11 +52,20 @@ class Ledger:
         best, _ = self._best_of
         return best if math.isfinite(best) else None
 
-    def begins(self, trial: int, at_ms: int) -> None:
-        """A trial starts, or a paused one goes on."""
+    def begins(self, trial: int) -> None:
+        """A trial starts, or a paused one goes on: as soon as a worker has it."""
         if trial not in self._running and (not self._begun or trial > self._begun[-1]):
             self._begun.append(trial)
-        self._running[trial] = at_ms
+        self._running.add(trial)
+
+    def holds(self, trial: int, at_ms: int) -> None:
+        """A trial has a worker from now on."""
+        self._held_since_ms.setdefault(trial, at_ms)
+
+    def releases(self, trial: int, at_ms: int) -> None:
+        """A trial has no worker any more."""
+        since_ms = self._held_since_ms.pop(trial, at_ms)
+        self._held_s += max(0, at_ms - since_ms) / 1000
 
     def epoch(self, trial: int, mae_deg: float, *, restored: bool) -> None:
         self._epochs += not restored
@@ -59,15 +74,15 @@ class Ledger:
 
     def ends(self, trial: int, at_ms: int) -> None:
         """A trial is over, or paused."""
-        started_ms = self._running.pop(trial, at_ms)
-        self._held_s += max(0, at_ms - started_ms) / 1000
+        self.releases(trial, at_ms)
+        self._running.discard(trial)
 
     def usage(self, now_ms: int) -> Usage:
-        running_s = sum(max(0, now_ms - started) for started in self._running.values()) / 1000
+        held_ms = sum(max(0, now_ms - since_ms) for since_ms in self._held_since_ms.values())
         return Usage(
             trials_started=self.trials_begun,
             total_epochs=self._epochs,
-            gpu_hours=self._units * (self._held_s + running_s) / 3600,
+            gpu_hours=self._units * (self._held_s + held_ms / 1000) / 3600,
             wall_clock_minutes=(now_ms - self._created_ms) / 60_000,
             best_mae_deg=self.best_mae_deg,
             trials_since_best=self._since_best(),

@@ -32,14 +32,21 @@ class Attempt:
 
     number: int
     begun_ms: int
+    """When its worker process had it."""
     node: str = ""
     """Address of its node; empty where it ended before a worker process had it."""
     pid: int | None = None
     """Its worker process on that node."""
     ended_ms: int | None = None
+    """When its worker was free again."""
     cause: ExitReason | None = None
     """Why it ended before its trial did."""
     detail: str | None = None
+
+    def seconds(self, now_ms: int) -> float:
+        """How long it held its worker, which it has had if its node is known."""
+        until_ms = now_ms if self.ended_ms is None else self.ended_ms
+        return max(0, until_ms - self.begun_ms) / 1000 if self.node else 0.0
 
     @property
     def in_words(self) -> str:
@@ -66,10 +73,6 @@ class TrialRecord:
     exit_reason: ExitReason | None
     detail: str | None
     node: str | None
-    resumed_ms: int | None = None
-    """When its latest stretch began."""
-    earlier_s: float = 0.0
-    """How long its earlier stretches held their workers."""
     entry: int = -1
     tried_first: bool = False
     """Named by the search file."""
@@ -93,15 +96,14 @@ class TrialRecord:
         return {e.epoch: e.metrics["val_mae"] for e in self.epochs}
 
     @property
-    def stretch_began_ms(self) -> int | None:
-        """When the latest stretch that has begun did so; none before its first."""
-        return self.started_ms if self.resumed_ms is None else self.resumed_ms
+    def held_since_ms(self) -> int | None:
+        """Since when it holds the worker that it has now."""
+        latest = self.attempts[-1] if self.attempts else None
+        return latest.begun_ms if latest and latest.node and latest.ended_ms is None else None
 
     def seconds(self, now_ms: int) -> float:
-        """How long it has held its workers."""
-        if self.stretch_began_ms is None:
-            return 0.0
-        return self.earlier_s + max(0, (self.ended_ms or now_ms) - self.stretch_began_ms) / 1000
+        """How long it has held its workers; what it waits for one, or for the store, costs none."""
+        return sum(attempt.seconds(now_ms) for attempt in self.attempts)
 
 
 @dataclass(frozen=True)

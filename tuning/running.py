@@ -9,6 +9,11 @@ from tuning.records import Attempt, EpochRecord
 from tuning.stalls import Pace, limit_s, longest
 from tuning.study import Study
 
+LONGEST_LOOK_S = 5.0
+"""What passes between two looks for hung workers counts at most so much as their silence: a driver
+that waited for its database, or slept with its machine, has not listened either. Untuned; it looks
+ten times a second."""
+
 
 class Running:
     """Whoever reports names its attempt; only the latest one of a trial is listened to."""
@@ -19,8 +24,9 @@ class Running:
         self._now: dict[int, Attempt] = {}
         self._last: dict[int, int] = {}
         """Numbers of the latest attempts; the study may not know of one that no worker had."""
-        self._heard_ms: dict[int, int] = {}
-        """When each attempt that a worker has was last heard of."""
+        self._silence_s: dict[int, float] = {}
+        """For how long each attempt that a worker has was listened to in vain."""
+        self._looked_ms: int | None = None
         self._has_reported: set[int] = set()
         trials = study.record().trials
         self._own_s = {t.number: longest(_trained_s(t.epochs)) for t in trials}
@@ -35,15 +41,14 @@ class Running:
         return number
 
     def placed(self, trial: int, number: int, node: str, pid: int) -> None:
-        """A worker process has it."""
-        if self.has(trial, number):
-            self._now[trial] = replace(self._now[trial], node=node, pid=pid)
-            self._study.record_attempt(trial, self._now[trial])
-            self._heard_ms[trial] = self._clock()
+        """A worker process has the attempt that goes on, and holds it from now on."""
+        self._now[trial] = Attempt(number, self._clock(), node, pid)
+        self._study.record_attempt(trial, self._now[trial])
+        self._silence_s[trial] = 0.0
 
     def heard(self, trial: int, record: EpochRecord) -> None:
         """A report came from the attempt at a trial."""
-        self._heard_ms[trial] = self._clock()
+        self._silence_s[trial] = 0.0
         self._has_reported.add(trial)
         if found := _trained_s((record,)):
             self._own_s[trial] = max(found[0], self._own_s.get(trial) or 0.0)
@@ -51,9 +56,12 @@ class Running:
 
     def silent(self) -> list[tuple[int, int, str]]:
         """Trials, attempts and words for those whose workers count as hung."""
-        found = []
-        for trial, heard_ms in self._heard_ms.items():
-            silence_s = (self._clock() - heard_ms) / 1000
+        now_ms, found = self._clock(), []
+        passed_s = (now_ms - (self._looked_ms or now_ms)) / 1000
+        self._looked_ms = now_ms
+        for trial in self._silence_s:
+            self._silence_s[trial] += min(max(0.0, passed_s), LONGEST_LOOK_S)
+            silence_s = self._silence_s[trial]
             begins = trial not in self._has_reported
             pace = Pace(self._own_s.get(trial), self._longest_s)
             if silence_s > limit_s(pace, begins, self._study.spec.resources):
@@ -75,19 +83,24 @@ class Running:
         self._study.record_attempt(trial, ended)
         return self._study.attempts(trial)
 
+    def trained(self, trial: int) -> None:
+        """The attempt has trained its trial to the end; its worker is free."""
+        attempt = replace(self._now[trial], ended_ms=self._clock())
+        self.leave(trial)
+        self._study.record_attempt(trial, attempt)
+
     def leave(self, trial: int) -> None:
         """The trial is over or rests, and with it the attempt."""
         self._now.pop(trial, None)
-        self._heard_ms.pop(trial, None)
+        self._silence_s.pop(trial, None)
         self._has_reported.discard(trial)
 
     def over(self, trial: int, cause: ExitReason, detail: str) -> tuple[Attempt, ...]:
         """Notes that the latest attempt at a trial, which no worker has any more, came to nothing;
         returns all attempts at the trial."""
         kept = self._study.attempts(trial)
-        if kept and kept[-1].ended_ms is None:
-            ended = replace(kept[-1], ended_ms=self._clock(), cause=cause, detail=detail)
-            self._study.record_attempt(trial, ended)
+        if kept and kept[-1].cause is None:
+            self._study.record_attempt(trial, replace(kept[-1], cause=cause, detail=detail))
         return self._study.attempts(trial)
 
 

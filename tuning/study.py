@@ -6,10 +6,10 @@ and can be rebuilt from this at any moment.
 """
 
 import copy
-import dataclasses
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from typing import Any, cast
 
 import optuna
@@ -25,12 +25,9 @@ from tuning.spec import SearchSpec
 from tuning.study_entry import Entry
 from tuning.study_records import (
     ATTEMPT,
-    AWAY_MS,
     BEGUN_AFTER,
     CONTINUES,
     EPOCH,
-    SEEN_MS,
-    last_sign_ms,
     number_of,
     trial_records,
 )
@@ -93,7 +90,7 @@ class Study:
         attributes = {
             name: value
             for name, value in paused.user_attrs.items()
-            if name not in ("exit_reason", "detail", "ended_ms", AWAY_MS, SEEN_MS)
+            if name not in ("exit_reason", "detail", "ended_ms")
         }
         attributes |= {
             CONTINUES: number,
@@ -110,13 +107,17 @@ class Study:
     def adopt(self) -> list[tuple[int, Settings]]:
         """The trials that a dead driver left running, to be gone on with under their numbers.
 
-        Their workers died with it; the time since then is nobody's cost.
+        Their workers died with it, right after their last sign as far as anybody knows.
         """
         found = self._running()
-        for trial in found:
-            now = self._clock()
-            away_ms = trial.user_attrs.get(AWAY_MS, 0) + max(0, now - last_sign_ms(trial))
-            self._storage.write_trial(trial._trial_id, {AWAY_MS: away_ms, SEEN_MS: now})
+        for record in trial_records(found):
+            latest = record.attempts[-1] if record.attempts else None
+            if latest is not None and latest.cause is None:
+                signs_ms = (latest.begun_ms, *(epoch.at_ms for epoch in record.epochs))
+                ended_ms = max(signs_ms) if latest.ended_ms is None else latest.ended_ms
+                cause, detail = ExitReason.PREEMPTED, "its driver ended"
+                ended = replace(latest, ended_ms=ended_ms, cause=cause, detail=detail)
+                self.record_attempt(record.number, ended)
         return [(number_of(trial), dict(trial.params)) for trial in found]
 
     def _running(self) -> list[FrozenTrial]:
@@ -154,8 +155,7 @@ class Study:
     def record_attempt(self, number: int, attempt: Attempt) -> None:
         """Keeps an attempt at a trial as it stands now."""
         entry = self._open[number]
-        name = f"{ATTEMPT}{attempt.number:04d}"
-        self._storage.write_trial(entry.id, {name: dataclasses.asdict(attempt)})
+        self._storage.write_trial(entry.id, _attempt(attempt))
         entry.attempts[attempt.number] = attempt
 
     def record_avoided_nodes(self, avoided: dict[str, str]) -> None:
@@ -198,9 +198,11 @@ class Study:
         """Ends a stretch of a trial; a completed one's value is its best validation MAE, with the
         other objectives as its last epoch reported them."""
         entry = self._open.pop(number)
-        attributes = {"exit_reason": reason.value, "ended_ms": self._clock()}
-        if detail:
-            attributes["detail"] = detail
+        now = self._clock()
+        attributes = {"exit_reason": reason.value, "detail": detail or None, "ended_ms": now}
+        latest = entry.attempts[max(entry.attempts)] if entry.attempts else None
+        if latest is not None and latest.ended_ms is None:
+            attributes |= _attempt(replace(latest, ended_ms=now))
         self._storage.write_trial(entry.id, attributes)
         if reason == ExitReason.OUT_OF_MEMORY:
             # As Optuna has it: above zero is infeasible, and samplers keep away from it.
@@ -311,6 +313,10 @@ class Study:
 
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
+
+
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    return {f"{ATTEMPT}{attempt.number:04d}": asdict(attempt)}
 
 
 def now_ms() -> int:

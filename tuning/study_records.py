@@ -16,11 +16,6 @@ CONTINUES = "continues"
 BEGUN_AFTER = "begun_after"
 """Attribute of a later stretch: the epoch after which the trial had been paused."""
 
-AWAY_MS = "away_ms"
-"""Attribute: for how long a stretch had no worker, as its driver was dead."""
-SEEN_MS = "seen_ms"
-"""Attribute: until when that is known."""
-
 
 def number_of(trial: FrozenTrial) -> int:
     """The number under which people know the trial to which an entry belongs."""
@@ -38,7 +33,8 @@ def trial_records(entries: list[FrozenTrial]) -> tuple[TrialRecord, ...]:
 def _record(number: int, stretches: list[FrozenTrial]) -> TrialRecord:
     latest = stretches[-1]
     attributes = latest.user_attrs
-    reason = attributes.get("exit_reason")
+    # Noted just before Optuna is told; until then the trial runs.
+    reason = attributes.get("exit_reason") if latest.state.is_finished() else None
     attempts = attempts_of(attributes)
     return TrialRecord(
         number=number,
@@ -48,11 +44,9 @@ def _record(number: int, stretches: list[FrozenTrial]) -> TrialRecord:
         started_ms=_started_ms(stretches[0]),
         ended_ms=_ended_ms(latest),
         exit_reason=ExitReason(reason) if reason else None,
-        detail=attributes.get("detail"),
+        detail=attributes.get("detail") if reason else None,
         node=next((a.node for a in reversed(attempts) if a.node), None),
-        resumed_ms=_started_ms(latest),
         entry=latest.number,
-        earlier_s=sum(_seconds(entry) for entry in stretches[:-1]) - _away_s(stretches),
         tried_first=bool(attributes.get("tried_first", False)),
         attempts=attempts,
     )
@@ -82,27 +76,11 @@ def _epochs(trial: FrozenTrial) -> tuple[EpochRecord, ...]:
     )
 
 
-def _seconds(trial: FrozenTrial) -> float:
-    started_ms, ended_ms = _started_ms(trial), _ended_ms(trial)
-    return 0.0 if started_ms is None or ended_ms is None else (ended_ms - started_ms) / 1000
-
-
-def _away_s(stretches: list[FrozenTrial]) -> float:
-    return sum(int(entry.user_attrs.get(AWAY_MS, 0)) for entry in stretches) / 1000
-
-
-def last_sign_ms(entry: FrozenTrial) -> int:
-    """When a running entry was last known to have a worker."""
-    signs = [record.at_ms for record in _epochs(entry)]
-    return max(_started_ms(entry) or 0, int(entry.user_attrs.get(SEEN_MS, 0)), *signs)
-
-
 def _started_ms(trial: FrozenTrial) -> int | None:
     return trial.user_attrs.get("started_ms", _ms(trial.datetime_start))
 
 
 def _ended_ms(trial: FrozenTrial) -> int | None:
-    # The end of a stretch is noted just before Optuna is told; until then the trial runs.
     if not trial.state.is_finished():
         return None
     return trial.user_attrs.get("ended_ms", _ms(trial.datetime_complete))

@@ -73,7 +73,7 @@ def _epoch_s(trial: TrialRecord, at_ms: int) -> float | None:
 
 def _since_report_s(trial: TrialRecord, at_ms: int) -> float:
     """How long a running trial has been at the epoch that is not reported yet."""
-    if trial.stretch_began_ms is None or trial.ended_ms is not None:
+    if trial.held_since_ms is None:
         return 0.0
-    latest_ms = max([trial.stretch_began_ms, *(epoch.at_ms for epoch in trial.epochs)])
+    latest_ms = max([trial.held_since_ms, *(epoch.at_ms for epoch in trial.epochs)])
     return max(0, at_ms - latest_ms) / 1000

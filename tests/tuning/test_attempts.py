@@ -118,6 +118,29 @@ def test_a_lost_trial_goes_on_under_its_number_with_what_it_has_learnt(
     assert (trial.node, trial.attempts[0].pid) == ("10.0.0.7", 4711)
 
 
+def test_a_driver_that_did_not_listen_takes_nobody_for_hung(study: Study) -> None:
+    """Its database was away for hours, or its machine slept."""
+    clock = VirtualClock()
+    conductor = Conductor(study, ProgressLines(io.StringIO()), AtOnce(), clock)
+
+    def looks(seconds: int) -> list[tuple[int, int]]:
+        found = []
+        for _ in range(seconds):
+            clock.move_to(clock() + 1000)
+            found += conductor.hung()
+        return found
+
+    work = handed_out(conductor)
+    report(conductor, work, 1)
+    limit_s = round(60 * study.spec.resources.stall_minutes)
+    assert looks(limit_s - 60) == []
+    clock.move_to(clock() + 5 * 3600 * 1000)
+    assert conductor.hung() == []
+    assert looks(50) == []
+    assert looks(20) == [(work.number, work.attempt)], "it is silent for as long as is allowed"
+    assert [a.cause for a in study.trial(work.number).attempts] == [STALLED]
+
+
 def test_what_a_stale_worker_says_is_not_listened_to(conductor: Conductor, study: Study) -> None:
     stale = handed_out(conductor)
     conductor.on_end(stale.number, stale.attempt, PREEMPTED, None)

@@ -10,6 +10,7 @@ from tuning.events import Idle, Work
 from tuning.exits import ExitReason
 from tuning.extension import changes, with_budget, with_space
 from tuning.going_on import nothing_left, unfinished
+from tuning.ledger import Ledger
 from tuning.records import EpochRecord
 from tuning.simulation.simulator import Silent
 from tuning.space import Choices, Range
@@ -167,6 +168,92 @@ def test_complete_trials_go_on_to_a_longer_horizon(study: Study, now: Now) -> No
     assert [sorted(t.curve) for t in record.trials] == [[1, 2, 3, 4, 5]] * 3
     assert [(until > 0, spec) for until, spec in record.earlier] == [(True, SPEC)]
     assert changes(SPEC, record.spec) == "epochs 3 → 5"
+
+
+def test_a_search_whose_rule_pauses_gets_a_longer_horizon(now: Now) -> None:
+    """Its rungs move: from 2 and 6 of 10 epochs to 4 and 11 of 20."""
+    spec = SPEC.model_copy(update={"stopping": Stopping(), "budget": Budget(trials=7, epochs=10)})
+    study = Storage.in_memory().create("x", spec, "abc", now)
+    driver = driver_of(study, now)
+    while isinstance(work := driver.next_trial(), Work):
+        train(driver, work, range(1, 11))
+    study.end(driver.ended_by)
+    resting = [t.number for t in study.record().trials if t.exit_reason == ExitReason.PAUSED]
+    assert resting
+    study = extended(study, with_budget(spec, {"epochs": 20}), now)
+    assert nothing_left(study.record(), now()) is None
+    driver = driver_of(study, now)
+    while isinstance(work := driver.next_trial(), Work):
+        train(driver, work, range(1, 21))
+    assert study.record().count("RUNNING") == 0
+    assert max(max(t.curve) for t in study.record().trials) == 20
+
+
+def test_a_driver_that_died_while_it_ended_a_trial_leaves_it_running(
+    study: Study, now: Now, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end is two writes: the reason, and Optuna's state."""
+    driver = driver_of(study, now)
+    work = begun(driver)
+    train(driver, work, range(1, 2))
+    driver.ask_to_end("stopped by Ctrl-C", at_once=True)
+    with monkeypatch.context() as dying:
+        dying.setattr(study._study, "tell", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            driver.must_end()
+    left = study.record().trials[0]
+    assert (left.state, left.exit_reason, left.detail) == ("RUNNING", None, None)
+    assert unfinished(study.record()) == []
+    successor = driver_of(Study(study._study, now), now)
+    again = begun(successor)
+    assert again.number == work.number
+    other = begun(successor)
+    assert other.number != work.number, "it is handed out once"
+    train(successor, again, range(1, 4))
+    done = study.record().trials[0]
+    assert (done.state, done.exit_reason, done.detail) == ("COMPLETE", "completed", None)
+
+
+def test_only_time_with_a_worker_is_counted(study: Study, now: Now) -> None:
+    hour_ms = 3600 * 1000
+    driver = driver_of(study, now)
+
+    def used() -> float:
+        hours = study.record().gpu_hours(now.ms)
+        assert driver._ledger.usage(now.ms).gpu_hours == pytest.approx(hours, abs=0.01)
+        assert Ledger.of(study.record()).usage(now.ms).gpu_hours == pytest.approx(hours, abs=0.01)
+        return round(hours, 1)
+
+    def reports(work: Work, epoch: int) -> None:
+        record = EpochRecord(epoch, now.ms, {"val_mae": 9.0}, f"key{epoch}", restored=False)
+        driver.on_epoch(work.number, work.attempt, record)
+
+    work = begun(driver)
+    now.ms += hour_ms  # no worker is free
+    assert used() == 0
+    driver.on_start(work.number, work.attempt, "10.0.0.7", 4711)
+    now.ms += hour_ms
+    reports(work, 1)
+    assert used() == 1
+    driver.on_end(work.number, work.attempt, ExitReason.PREEMPTED, "its node is gone")
+    now.ms += hour_ms
+    assert used() == 1
+    again = begun(driver)
+    driver.on_start(again.number, again.attempt, "10.0.0.8", 4711)
+    now.ms += hour_ms
+    reports(again, 2)
+    assert used() == 2
+    driver = driver_of(study, now)  # after hours without a driver
+    now.ms += 9 * hour_ms
+    assert used() == 2
+    last = begun(driver)
+    driver.on_start(last.number, last.attempt, "10.0.0.8", 4712)
+    now.ms += hour_ms
+    assert used() == 3
+    reports(last, 3)
+    now.ms += 9 * hour_ms
+    assert used() == 3
+    assert study.record().trials[0].state == "COMPLETE"
 
 
 def test_trials_outside_new_bounds_stay_as_history(study: Study, now: Now, tmp_path: Path) -> None:

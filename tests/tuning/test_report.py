@@ -9,7 +9,7 @@ import pytest
 from headpose.evaluate import PoseErrors
 from tuning.exits import ExitReason
 from tuning.published import Published
-from tuning.records import EpochRecord, SearchRecord, TrialRecord
+from tuning.records import Attempt, EpochRecord, SearchRecord, TrialRecord
 from tuning.report import as_csv, as_markdown, report_of, series
 from tuning.space import Choices, Value
 from tuning.spec import Budget, Data, Sampler, SearchSpec
@@ -56,6 +56,7 @@ def trial(number: int, alpha: Value, maes: list[float], restored: int = 0) -> Tr
         exit_reason=ExitReason.COMPLETED,
         detail=None,
         node=None,
+        attempts=(Attempt(1, 0, "10.0.0.7", 4711, HOUR_MS),),
     )
 
 

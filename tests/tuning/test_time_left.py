@@ -7,7 +7,7 @@ import pytest
 
 from tuning.conductor import Conductor
 from tuning.exits import ExitReason
-from tuning.records import EpochRecord, SearchRecord, TrialRecord, TrialState
+from tuning.records import Attempt, EpochRecord, SearchRecord, TrialRecord, TrialState
 from tuning.simulation.clock import VirtualClock
 from tuning.simulation.simulator import Silent, Simulator
 from tuning.simulation.surrogates import SPACE, Curve
@@ -42,7 +42,8 @@ def trial(
         for epoch in range(1, epochs + 1)
     )
     ended_ms = None if state == "RUNNING" else EPOCH_MS * epochs + late_ms
-    return TrialRecord(0, state, {}, done, 0, ended_ms, reason, None, None)
+    attempts = (Attempt(1, 0, "10.0.0.7", 4711, ended_ms),)
+    return TrialRecord(0, state, {}, done, 0, ended_ms, reason, None, None, attempts=attempts)
 
 
 def slow(trial: TrialRecord) -> TrialRecord:

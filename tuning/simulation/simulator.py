@@ -115,6 +115,7 @@ class Simulator:
             self._start(work)
 
     def _start(self, work: Work) -> None:
+        self._events.on_start(work.number, work.attempt, "simulated", 0)
         curve, key = self._trainings(work.parameters), configuration(work.parameters)
         if curve.out_of_memory:
             self._events.on_end(work.number, work.attempt, ExitReason.OUT_OF_MEMORY, "simulated")
