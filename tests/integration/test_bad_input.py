@@ -1,5 +1,6 @@
 """A user's mistakes, as a user sees them: exit code 2, one line, no traceback, nothing lost."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,7 +91,9 @@ def test_a_name_that_is_taken(
     hopetune_here: Callable, search_file: SearchFile, servers: Settings
 ) -> None:
     jobs.submit(servers, submission_id="small-taken", entrypoint="true")
-    "".join(jobs.logs(servers, "small-taken", follow=True))
+    until = time.monotonic() + 60
+    while not jobs.get(servers, "small-taken").finished and time.monotonic() < until:
+        time.sleep(0.2)
     line = told(hopetune_here("submit", str(search_file()), "--name", "small-taken"))
     assert "small-taken: a search of this name was submitted before" in line
     assert "got 'job small-taken, SUCCEEDED'" in line

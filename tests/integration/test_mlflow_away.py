@@ -11,6 +11,7 @@ from mlflow.entities import Run
 
 from cluster.settings import Settings
 from tuning.exits import ExitReason
+from tuning.manifest import MANIFEST, PARTS, manifest_of
 from tuning.mlflow_client import EXPERIMENT, MlflowRuns, artifact_place, connect
 from tuning.objects import Objects
 from tuning.places import checkpoints
@@ -131,7 +132,12 @@ def test_the_run_of_a_trial_that_goes_on_says_and_has_what_it_comes_to(
     objects, client = Objects(servers), connect(servers)
     runs = MlflowRuns(servers, objects)
     for key in ("before", "after"):
-        objects.put(checkpoints(servers) / f"made-up/{key}/weights.safetensors", key.encode())
+        made_up = manifest_of(
+            f"made-up/{key}", [{"val_mae": 9.0}], dict.fromkeys(PARTS, key.encode())
+        )
+        folder = checkpoints(servers) / made_up.key
+        objects.put(folder / made_up.parts["weights"].name, key.encode())
+        objects.put(folder / MANIFEST, made_up.to_bytes())
 
     def train(epoch: int, mae: float, key: str) -> None:
         record = EpochRecord(epoch, epoch, {"val_mae": mae}, f"made-up/{key}", restored=False)

@@ -142,6 +142,9 @@ def test_a_stop_before_its_driver_begins_stands(
     unknown = f"small-pending-{SEED}"
     jobs.submit(servers, submission_id=unknown, entrypoint="sleep 300")
     assert "had not begun; its job is ended" in hopetune_here("stop", unknown).stdout
+    until = time.monotonic() + 60
+    while not jobs.get(servers, unknown).finished and time.monotonic() < until:
+        time.sleep(0.2)
     assert jobs.status(servers, unknown) == "STOPPED"
     assert "no such search" in hopetune_here("stop", unknown).stderr
 
