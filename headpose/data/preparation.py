@@ -4,13 +4,11 @@ It grows in a hidden folder beside its destination and appears there when it is 
 interrupted in the middle, it goes on where it was when it is asked for again.
 """
 
-import contextlib
 import errno
-import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -18,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headpose.data.cutting import Source, pictures
+from headpose.data.destination import check_destination, claimed, is_set, partial_folder
 from headpose.data.journal import BLOCK, Done, Journal
 from headpose.data.manifest import (
     ANGLES_FILE,
@@ -60,7 +59,7 @@ def prepare(
         layout: how ``source`` is laid out.
         source: the genuine or synthetic data set.
         destination: a folder that does not exist yet or is empty, or that holds another set which
-            is to be replaced; it appears when it is whole.
+            is to be replaced, or a link to such a place; the set appears when it is whole.
         settings: how pictures are cut and stored.
         progress: called with pictures done and pictures in all; first with what an earlier,
             broken-off preparation has left, if anything.
@@ -75,11 +74,13 @@ def prepare(
             another preparation is at work there.
     """
     found = Source(layout, source, find_names(layout, source), settings)
-    _check_destination(destination, replace=replace)
-    partial = destination.parent / f".{destination.name}.partial"
-    with _claimed(partial):
+    destination = destination.resolve()
+    check_destination(destination, replace=replace)
+    partial = partial_folder(destination)
+    with claimed(partial):
+        journal = Journal(partial, found)
         try:
-            manifest = _write_set(partial, found, progress, workers)
+            manifest = _write_set(partial, journal, found, progress, workers)
         except UserError:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -89,18 +90,22 @@ def prepare(
             shutil.rmtree(partial, ignore_errors=True)
             raise _no_room(destination) from error
         # Looked at again: what came to lie there meanwhile may be somebody's work.
-        _check_destination(destination, replace=replace)
-        if replace and _is_set(destination):
+        check_destination(destination, replace=replace)
+        if replace and is_set(destination):
             shutil.rmtree(destination)
+        journal.remove()  # not before, or whoever is refused here would have to begin anew
         partial.replace(destination)
         sync_folder(destination.parent)
     return manifest
 
 
 def _write_set(
-    folder: Path, source: Source, progress: Progress | None, workers: int | None
+    folder: Path,
+    journal: Journal,
+    source: Source,
+    progress: Progress | None,
+    workers: int | None,
 ) -> Manifest:
-    journal = Journal(folder, source)
     with (folder / IMAGES_FILE).open("ab") as images:
         done = _write_images(images, journal, source, progress, workers)
     _check_left_out(source, len(done.rows), done.left_out)
@@ -123,7 +128,6 @@ def _write_set(
         percentiles_deg=_percentiles(angles_deg),
     )
     write_text(folder / MANIFEST_FILE, manifest.to_json())
-    journal.remove()
     return manifest
 
 
@@ -170,41 +174,6 @@ def _close(block: Done, done: Done, images: IO[bytes], journal: Journal) -> None
     sync(images)
     journal.close_block(block, done.names)
     done.extend(block)
-
-
-@contextlib.contextmanager
-def _claimed(partial: Path) -> Iterator[None]:
-    """The unfinished folder, for this process alone; the kernel gives it free when it dies."""
-    partial.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(partial, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            remedy = "wait for it, or choose another place"
-            what = "another preparation is at work here"
-            raise UserError(str(partial), what, remedy=remedy) from None
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _is_set(folder: Path) -> bool:
-    return (folder / MANIFEST_FILE).is_file()
-
-
-def _check_destination(destination: Path, *, replace: bool) -> None:
-    is_set = _is_set(destination)
-    is_free = not destination.exists() or (destination.is_dir() and not any(destination.iterdir()))
-    if not is_free and not (is_set and replace):
-        remedy = "replace it with --replace" if is_set else "delete what is there"
-        raise UserError(
-            str(destination),
-            "is taken by another prepared set" if is_set else "is taken",
-            rule="a prepared set needs a new or empty folder",
-            remedy=f"choose another place, or {remedy}",
-        )
-    destination.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _check_room(images: Path, needed_bytes: int) -> None:

@@ -156,8 +156,59 @@ def test_what_comes_to_lie_there_meanwhile_is_left_alone(source: Path, tmp_path:
         prepare("300w-lp", source, tmp_path / "set", SMALL, meanwhile, replace=True)
     assert thesis.read_text() == "years of work"
     thesis.unlink()
-    prepare("300w-lp", source, tmp_path / "set", SMALL)
+    seen = []
+    prepare("300w-lp", source, tmp_path / "set", SMALL, lambda done, _total: seen.append(done))
     assert is_prepared(tmp_path / "set")
+    assert seen == [8], "all of it had been done"
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_is_followed_to_the_disk_that_it_names(
+    source: Path, tmp_path: Path, exists: bool
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if exists:
+        (disk / "set").mkdir()
+    (tmp_path / "link").symlink_to(disk / "set")
+    grown_in: set[str] = set()
+
+    def look(_done: int, _total: int) -> None:
+        grown_in.update(path.name for path in disk.iterdir() if path.name != "set")
+
+    prepare("300w-lp", source, tmp_path / "link", SMALL, look)
+    assert grown_in == {".set.partial"}
+    assert (tmp_path / "link").is_symlink()
+    assert len(PreparedSet.open(disk / "set")) == 8
+    assert {path.name for path in tmp_path.iterdir()} == {"300W LP", "disk", "link"}
+
+
+@pytest.mark.parametrize("name", [".", "../set", "../elsewhere/../set"])
+@pytest.mark.parametrize("is_set", [True, False])
+def test_the_current_folder_is_not_pulled_from_under_its_user(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_set: bool
+) -> None:
+    place = tmp_path / "set"
+    (tmp_path / "elsewhere").mkdir()
+    if is_set:
+        prepare("300w-lp", source, place, SMALL)
+    else:
+        place.mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(place)
+    with pytest.raises(
+        UserError, match="is the current folder; a prepared set appears by a rename"
+    ):
+        prepare("300w-lp", source, Path(name), PrepareSettings(stored_px=48), replace=is_set)
+    assert sorted(tmp_path.rglob("*")) == before
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    prepare("300w-lp", source, place, SMALL, replace=is_set)
+    assert len(PreparedSet.open(place, verify_images=True)) == 8
+
+
+def test_a_mount_point_is_refused_before_the_work_begins(source: Path) -> None:
+    with pytest.raises(UserError, match=r"^/: is a mount point; .* appears by a rename"):
+        prepare("300w-lp", source, Path("/"), SMALL, replace=True)
 
 
 def test_a_full_disk_is_told_before_the_work_begins(
