@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headpose.data.cutting import Source, pictures
-from headpose.data.destination import check_destination, claimed, is_set, partial_folder
+from headpose.data.destination import check_free, claimed, resolved, set_aside, settle
 from headpose.data.journal import BLOCK, Done, Journal
 from headpose.data.manifest import (
     ANGLES_FILE,
@@ -59,12 +59,12 @@ def prepare(
         layout: how ``source`` is laid out.
         source: the genuine or synthetic data set.
         destination: a folder that does not exist yet or is empty, or that holds another set which
-            is to be replaced, or a link to such a place; the set appears when it is whole.
+            is to be replaced, and nothing else; or a link to one. The set appears when it is whole.
         settings: how pictures are cut and stored.
         progress: called with pictures done and pictures in all; first with what an earlier,
             broken-off preparation has left, if anything.
         workers: threads; None = one for each core that this process may use.
-        replace: put the set in the place of another one, which goes when the new one is whole.
+        replace: put the set in the place of another one, which goes when the new one is there.
 
     Returns:
         The manifest of the new set, with all that was left out.
@@ -74,10 +74,10 @@ def prepare(
             another preparation is at work there.
     """
     found = Source(layout, source, find_names(layout, source), settings)
-    destination = destination.resolve()
-    check_destination(destination, replace=replace)
-    partial = partial_folder(destination)
-    with claimed(partial):
+    place = resolved(destination)
+    with claimed(place) as partial:
+        settle(place)  # an earlier replacement may have been killed in the middle
+        check_free(place, replace=replace)
         journal = Journal(partial, found)
         try:
             manifest = _write_set(partial, journal, found, progress, workers)
@@ -88,14 +88,17 @@ def prepare(
             if error.errno != errno.ENOSPC:
                 raise  # what was done is left to the next call, as after a signal or a power cut
             shutil.rmtree(partial, ignore_errors=True)
-            raise _no_room(destination) from error
+            raise _no_room(place) from error
         # Looked at again: what came to lie there meanwhile may be somebody's work.
-        check_destination(destination, replace=replace)
-        if replace and is_set(destination):
-            shutil.rmtree(destination)
-        journal.remove()  # not before, or whoever is refused here would have to begin anew
-        partial.replace(destination)
-        sync_folder(destination.parent)
+        check_free(place, replace=replace)
+        if replace:
+            set_aside(place)
+        try:
+            journal.remove()  # not before, or whoever is refused here would have to begin anew
+            partial.replace(place)
+            sync_folder(place.parent)
+        finally:
+            settle(place)
     return manifest
 
 

@@ -142,6 +142,31 @@ def test_another_set_is_replaced_on_demand_and_nothing_else(source: Path, tmp_pa
     with pytest.raises(UserError, match="is taken"):
         prepare("300w-lp", source, tmp_path / "mine", SMALL, replace=True)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+    assert {path.name for path in tmp_path.iterdir()} == {"300W LP", "set", "mine"}
+
+
+@pytest.mark.parametrize("beside", ["a project", "a set with notes", "a set with a folder"])
+def test_work_beside_a_manifest_is_not_replaced(source: Path, tmp_path: Path, beside: str) -> None:
+    place = tmp_path / "set"
+    if beside == "a project":
+        place.mkdir()
+        (place / "manifest.json").write_text('{"name": "a web page"}')
+    else:
+        prepare("300w-lp", source, place, SMALL)
+        notes = place / ("notes.txt" if beside == "a set with notes" else "plots/first.png")
+        notes.parent.mkdir(exist_ok=True)
+        notes.write_text("years of work")
+    before = {path: path.is_dir() or path.read_bytes() for path in place.rglob("*")}
+    with pytest.raises(UserError, match=r"is taken; a prepared set needs .* delete what is there"):
+        prepare("300w-lp", source, place, PrepareSettings(stored_px=48), replace=True)
+    assert {path: path.is_dir() or path.read_bytes() for path in place.rglob("*")} == before
+    assert {path.name for path in tmp_path.iterdir()} == {"300W LP", "set"}
+
+
+def test_a_place_where_no_folder_can_be_is_the_users_error(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(UserError, match="cannot be made; got 'Not a directory'"):
+        prepare("300w-lp", source, tmp_path / "file" / "set", SMALL)
 
 
 def test_what_comes_to_lie_there_meanwhile_is_left_alone(source: Path, tmp_path: Path) -> None:
