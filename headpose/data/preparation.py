@@ -81,14 +81,15 @@ def prepare(
         journal = Journal(partial, found)
         try:
             manifest = _write_set(partial, journal, found, progress, workers)
-        except UserError:
+        except UserError:  # the data were refused
             shutil.rmtree(partial, ignore_errors=True)
             raise
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise  # what was done is left to the next call, as after a signal or a power cut
-            shutil.rmtree(partial, ignore_errors=True)
-            raise _no_room(place) from error
+            if not journal.taken_up:  # a full disk is no place for the leavings of one call
+                shutil.rmtree(partial, ignore_errors=True)
+            raise _no_room(place, error, partial if journal.taken_up else None) from error
         # Looked at again: what came to lie there meanwhile may be somebody's work.
         check_free(place, replace=replace)
         if replace:
@@ -182,17 +183,16 @@ def _close(block: Done, done: Done, images: IO[bytes], journal: Journal) -> None
 def _check_room(images: Path, needed_bytes: int) -> None:
     free_bytes = shutil.disk_usage(images.parent).free
     if free_bytes < needed_bytes:
-        place = images.parent.parent
-        raise _no_room(place, f"{free_bytes:,} bytes", f"up to {needed_bytes:,} bytes needed")
+        raise OSError(errno.ENOSPC, f"{free_bytes:,} bytes of up to {needed_bytes:,} needed")
 
 
-def _no_room(destination: Path, got: str | None = None, rule: str | None = None) -> UserError:
+def _no_room(place: Path, error: OSError, kept: Path | None) -> UserError:
     return UserError(
-        str(destination),
+        str(place),
         "no room on the disk",
-        got=got,
-        rule=rule,
-        remedy="free some, choose another place, or lower stored_px",
+        got=error.strerror,
+        rule=None if kept is None else f"what was done is kept in {kept}",
+        remedy="free some, choose another place, or ask for fewer --pixels",
     )
 
 
@@ -211,7 +211,7 @@ def _check_left_out(source: Source, kept: int, left_out: list[LeftOut]) -> None:
         rule=f"at most {allowed:.0%} may be ({', '.join(lines)})"
         if damaged
         else f"at least one ({', '.join(lines)})",
-        remedy="repair the source, or raise max_left_out_fraction",
+        remedy="repair the source, or delete from it what is damaged",
     )
 
 

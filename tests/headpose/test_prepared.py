@@ -109,6 +109,7 @@ def test_too_many_damaged_files_fail_with_their_names(source: Path, tmp_path: Pa
     with pytest.raises(UserError, match="1 of 8 samples are damaged") as caught:
         prepare("300w-lp", source, tmp_path / "set", settings)
     assert "'AFW/AFW_1000_1_0': no mat file beside its twin" in str(caught.value)
+    assert caught.value.remedy == "repair the source, or delete from it what is damaged"
     assert {path.name for path in tmp_path.iterdir()} == {"300W LP"}  # and nothing is left behind
 
 
@@ -241,7 +242,7 @@ def test_a_full_disk_is_told_before_the_work_begins(
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(100, 90, 10))
-    with pytest.raises(UserError, match="no room on the disk"):
+    with pytest.raises(UserError, match="no room on the disk; got '10 bytes of up to 38,400"):
         prepare("300w-lp", source, tmp_path / "set", SMALL)
     assert not (tmp_path / "set").exists()
 

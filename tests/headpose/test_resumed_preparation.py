@@ -1,11 +1,13 @@
 """A preparation that was broken off goes on where it was, and gives the very same set."""
 
+import errno
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -202,6 +204,36 @@ def test_a_spoilt_journal_costs_work_but_no_correctness(
         (partial / journal.JOURNAL_FILE).write_text("".join(lines))
     prepare("300w-lp", source, tmp_path / "set", SMALL)
     assert files(tmp_path / "set") == files(tmp_path / "whole")
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("found", ["at once", "on the way"])
+def test_a_disk_without_room_costs_nothing_of_what_an_earlier_call_has_done(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: str
+) -> None:
+    break_off(source, tmp_path / "set", after=5)
+    usage = namedtuple("usage", "total used free")
+    with monkeypatch.context() as disk:
+        if found == "at once":
+            disk.setattr(shutil, "disk_usage", lambda _: usage(100, 90, 10))
+        else:
+            disk.setattr(preparation, "sync", full)
+        with pytest.raises(UserError, match=r"no room on the disk.* kept in .*\.set\.partial;"):
+            prepare("300w-lp", source, tmp_path / "set", SMALL)
+    decoded = cut_names(monkeypatch)
+    assert prepare("300w-lp", source, tmp_path / "set", SMALL).count == 7
+    assert len(decoded) == 4
+
+
+def test_data_that_are_refused_leave_nothing_behind(source: Path, tmp_path: Path) -> None:
+    strict = PrepareSettings(stored_px=40)
+    break_off(source, tmp_path / "set", 5, strict)
+    with pytest.raises(UserError, match="1 of 8 samples are damaged"):
+        prepare("300w-lp", source, tmp_path / "set", strict)
+    assert {path.name for path in tmp_path.iterdir()} == {"300W LP"}
 
 
 def test_two_at_a_time_do_not_meet(source: Path, tmp_path: Path) -> None:
