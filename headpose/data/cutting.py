@@ -5,7 +5,6 @@ lock, reading a label (0.1 ms) needs it, and threads start at once and share not
 """
 
 import os
-import struct
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,16 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from headpose.data.crops import NoBoxError, face_box, square_view
+from headpose.data.decoding import DamagedPictureError, decode
 from headpose.data.manifest import PrepareSettings
 from headpose.data.readers import Layout, LeftOut, Sample, read_sample
 
 # So many pictures are in flight at most: 512 of 280 px are 120 MB.
 _IN_FLIGHT = 512
-# What Pillow was seen to raise for truncated and damaged files.
-_DAMAGED_JPG = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -76,10 +73,9 @@ def _picture(source: Source, name: str) -> Picture | LeftOut:
 
 def _cut(layout: Layout, sample: Sample, settings: PrepareSettings) -> Picture | LeftOut:
     try:
-        with Image.open(sample.image_path, formats=["JPEG"]) as file:
-            image = file.convert("RGB")
-    except _DAMAGED_JPG as error:
-        return LeftOut(sample.name, f"the jpg file is damaged: {_brief(error)}")
+        image = decode(sample.image_path)
+    except (DamagedPictureError, OSError) as error:
+        return LeftOut(sample.name, f"the jpg file is damaged: {error}")
     try:
         box = face_box(
             layout,
@@ -91,8 +87,3 @@ def _cut(layout: Layout, sample: Sample, settings: PrepareSettings) -> Picture |
     except NoBoxError as error:
         return LeftOut(sample.name, str(error))
     return Picture(sample, np.asarray(view))
-
-
-def _brief(error: BaseException) -> str:
-    # Pillow names the whole path where it cannot identify a file; the entry has the name already.
-    return "not a JPEG picture" if "cannot identify" in str(error) else str(error)

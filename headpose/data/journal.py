@@ -69,7 +69,9 @@ class Journal:
     def __init__(self, folder: Path, source: Source) -> None:
         self._path = folder / JOURNAL_FILE
         self._source = source
-        self._head = json.dumps({"preparing": _identity(source)}) + "\n"
+        self._head = (json.dumps({"preparing": _identity(source)}) + "\n").encode()
+        self.taken_up = 0
+        """Names that an earlier preparation has dealt with, as it was read."""
 
     def read(self) -> Done:
         """What is done and still true; the journal is cut to that, or begun anew.
@@ -77,18 +79,21 @@ class Journal:
         A block counts as long as none of its source files has changed since.
         """
         try:
-            lines = self._path.read_bytes().decode("utf-8", errors="replace").splitlines(True)
+            lines = self._path.read_bytes().splitlines(keepends=True)
         except FileNotFoundError:
             lines = []
-        done, true = Done(), self._head
-        if lines[:1] == [self._head]:
-            for line in lines[1:]:
-                block = self._block(line, done.names)
-                if block is None:
-                    break
-                done.extend(block)
-                true += line
-        self._path.write_text(true, encoding="utf-8")
+        done, length = Done(), len(self._head)
+        if lines[:1] != [self._head]:
+            self._path.write_bytes(self._head)
+            lines = []
+        for line in lines[1:]:
+            block = self._block(line, done.names)
+            if block is None:
+                break
+            done.extend(block)
+            length += len(line)
+        os.truncate(self._path, length)  # which takes no room, for there may be none
+        self.taken_up = done.names
         return done
 
     def close_block(self, block: Done, begins_at: int) -> None:
@@ -109,7 +114,7 @@ class Journal:
         """A finished set has no use for it."""
         self._path.unlink()
 
-    def _block(self, line: str, begins_at: int) -> Done | None:
+    def _block(self, line: bytes, begins_at: int) -> Done | None:
         """The block of a line; None where it was half-written or its files have changed."""
         try:
             content: dict[str, Any] = json.loads(line)
@@ -122,7 +127,7 @@ class Journal:
             is_true = content["stamp"] == _stamp(self._source.root, names)
         except (ValueError, KeyError, TypeError):
             return None
-        return block if is_true and line.endswith("\n") else None
+        return block if is_true and line.endswith(b"\n") else None
 
 
 def state_of(source: Source) -> str:

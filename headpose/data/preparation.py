@@ -4,13 +4,11 @@ It grows in a hidden folder beside its destination and appears there when it is 
 interrupted in the middle, it goes on where it was when it is asked for again.
 """
 
-import contextlib
 import errno
-import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -18,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headpose.data.cutting import Source, pictures
+from headpose.data.destination import check_free, claimed, resolved, set_aside, settle
 from headpose.data.journal import BLOCK, Done, Journal
 from headpose.data.manifest import (
     ANGLES_FILE,
@@ -60,12 +59,12 @@ def prepare(
         layout: how ``source`` is laid out.
         source: the genuine or synthetic data set.
         destination: a folder that does not exist yet or is empty, or that holds another set which
-            is to be replaced; it appears when it is whole.
+            is to be replaced, and nothing else; or a link to one. The set appears when it is whole.
         settings: how pictures are cut and stored.
         progress: called with pictures done and pictures in all; first with what an earlier,
             broken-off preparation has left, if anything.
         workers: threads; None = one for each core that this process may use.
-        replace: put the set in the place of another one, which goes when the new one is whole.
+        replace: put the set in the place of another one, which goes when the new one is there.
 
     Returns:
         The manifest of the new set, with all that was left out.
@@ -75,32 +74,42 @@ def prepare(
             another preparation is at work there.
     """
     found = Source(layout, source, find_names(layout, source), settings)
-    _check_destination(destination, replace=replace)
-    partial = destination.parent / f".{destination.name}.partial"
-    with _claimed(partial):
+    place = resolved(destination)
+    with claimed(place) as partial:
+        settle(place)  # an earlier replacement may have been killed in the middle
+        check_free(place, replace=replace)
+        journal = Journal(partial, found)
         try:
-            manifest = _write_set(partial, found, progress, workers)
-        except UserError:
+            manifest = _write_set(partial, journal, found, progress, workers)
+        except UserError:  # the data were refused
             shutil.rmtree(partial, ignore_errors=True)
             raise
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise  # what was done is left to the next call, as after a signal or a power cut
-            shutil.rmtree(partial, ignore_errors=True)
-            raise _no_room(destination) from error
+            if not journal.taken_up:  # a full disk is no place for the leavings of one call
+                shutil.rmtree(partial, ignore_errors=True)
+            raise _no_room(place, error, partial if journal.taken_up else None) from error
         # Looked at again: what came to lie there meanwhile may be somebody's work.
-        _check_destination(destination, replace=replace)
-        if replace and _is_set(destination):
-            shutil.rmtree(destination)
-        partial.replace(destination)
-        sync_folder(destination.parent)
+        check_free(place, replace=replace)
+        if replace:
+            set_aside(place)
+        try:
+            journal.remove()  # not before, or whoever is refused here would have to begin anew
+            partial.replace(place)
+            sync_folder(place.parent)
+        finally:
+            settle(place)
     return manifest
 
 
 def _write_set(
-    folder: Path, source: Source, progress: Progress | None, workers: int | None
+    folder: Path,
+    journal: Journal,
+    source: Source,
+    progress: Progress | None,
+    workers: int | None,
 ) -> Manifest:
-    journal = Journal(folder, source)
     with (folder / IMAGES_FILE).open("ab") as images:
         done = _write_images(images, journal, source, progress, workers)
     _check_left_out(source, len(done.rows), done.left_out)
@@ -123,7 +132,6 @@ def _write_set(
         percentiles_deg=_percentiles(angles_deg),
     )
     write_text(folder / MANIFEST_FILE, manifest.to_json())
-    journal.remove()
     return manifest
 
 
@@ -172,55 +180,19 @@ def _close(block: Done, done: Done, images: IO[bytes], journal: Journal) -> None
     done.extend(block)
 
 
-@contextlib.contextmanager
-def _claimed(partial: Path) -> Iterator[None]:
-    """The unfinished folder, for this process alone; the kernel gives it free when it dies."""
-    partial.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(partial, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            remedy = "wait for it, or choose another place"
-            what = "another preparation is at work here"
-            raise UserError(str(partial), what, remedy=remedy) from None
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _is_set(folder: Path) -> bool:
-    return (folder / MANIFEST_FILE).is_file()
-
-
-def _check_destination(destination: Path, *, replace: bool) -> None:
-    is_set = _is_set(destination)
-    is_free = not destination.exists() or (destination.is_dir() and not any(destination.iterdir()))
-    if not is_free and not (is_set and replace):
-        remedy = "replace it with --replace" if is_set else "delete what is there"
-        raise UserError(
-            str(destination),
-            "is taken by another prepared set" if is_set else "is taken",
-            rule="a prepared set needs a new or empty folder",
-            remedy=f"choose another place, or {remedy}",
-        )
-    destination.parent.mkdir(parents=True, exist_ok=True)
-
-
 def _check_room(images: Path, needed_bytes: int) -> None:
     free_bytes = shutil.disk_usage(images.parent).free
     if free_bytes < needed_bytes:
-        place = images.parent.parent
-        raise _no_room(place, f"{free_bytes:,} bytes", f"up to {needed_bytes:,} bytes needed")
+        raise OSError(errno.ENOSPC, f"{free_bytes:,} bytes of up to {needed_bytes:,} needed")
 
 
-def _no_room(destination: Path, got: str | None = None, rule: str | None = None) -> UserError:
+def _no_room(place: Path, error: OSError, kept: Path | None) -> UserError:
     return UserError(
-        str(destination),
+        str(place),
         "no room on the disk",
-        got=got,
-        rule=rule,
-        remedy="free some, choose another place, or lower stored_px",
+        got=error.strerror,
+        rule=None if kept is None else f"what was done is kept in {kept}",
+        remedy="free some, choose another place, or ask for fewer --pixels",
     )
 
 
@@ -239,7 +211,7 @@ def _check_left_out(source: Source, kept: int, left_out: list[LeftOut]) -> None:
         rule=f"at most {allowed:.0%} may be ({', '.join(lines)})"
         if damaged
         else f"at least one ({', '.join(lines)})",
-        remedy="repair the source, or raise max_left_out_fraction",
+        remedy="repair the source, or delete from it what is damaged",
     )
 
 

@@ -49,6 +49,11 @@ class ImageSource:
         self._images = prepared.images_u8
         self._device = device
         self._resident = _placed(self._images, device, keep)
+        self._copies: torch.cuda.Stream | None = None
+        if device.type == "cuda" and self._resident is None:
+            # Copies in the stream of the steps would wait for them, and they for the copies. One
+            # stream for all passes: the memory that its batches leave is given to no other stream.
+            self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def describe(self) -> str:
         """Where the images lie, for a person."""
@@ -75,11 +80,10 @@ class ImageSource:
     def batches(self, wanted: Iterable[Tensor]) -> Iterator[Tensor]:
         """One batch after the other as :meth:`batch` gives them, each gathered ahead of its use
         where the device computes meanwhile."""
-        if self._resident is not None or self._device.type != "cuda":
+        copies = self._copies
+        if copies is None:
             yield from map(self.batch, wanted)
             return
-        # Copies in the stream of the steps would wait for them, and they for the copies.
-        copies = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
 
         def fetched(rows: Tensor) -> tuple[Tensor, torch.cuda.Event]:
             with torch.cuda.stream(copies):

@@ -28,6 +28,7 @@ import torch
 from PIL import Image
 
 from headpose.angles import turn_clockwise, within_limit
+from headpose.data.decoding import DamagedPictureError, decode
 from headpose.data.matfile import read_arrays
 from headpose.data.readers import Sample, find_names, read_sample
 from headpose.files import write_atomically
@@ -55,7 +56,7 @@ class TurnedSet:
     beyond_limit: int
     """Turns left out, as an angle of the label would lie beyond ±99°."""
     unusable: int
-    """Pictures with no usable label: copied, never turned."""
+    """Of no usable label, or damaged and to be turned: copied, never turned."""
 
 
 def turn_set(
@@ -73,7 +74,7 @@ def turn_set(
 
     Args:
         source: in the layout of 300W-LP.
-        target: a new or empty folder, or one that the same call began.
+        target: a new or empty folder, or one that a call with the same arguments began.
         share: of the pictures, turned by each of the angles; 0 to 1.
         turns_deg: clockwise as the picture is seen.
         seed: another seed turns other pictures.
@@ -81,11 +82,13 @@ def turn_set(
 
     Raises:
         UserError: the share is none, or ``target`` holds something else, or ``source`` nothing.
+        OSError: a file cannot be read or written.
     """
     if not 0 < share <= 1:
         raise UserError("share", "not a share", got=share, rule="0 < share <= 1")
     names = find_names("300w-lp", source)
-    _claim(target, {"share": share, "turns_deg": list(turns_deg), "seed": seed})
+    origin = str(source.resolve())
+    _claim(target, {"source": origin, "share": share, "turns_deg": list(turns_deg), "seed": seed})
     for folder in {(target / name).parent for name in names}:
         folder.mkdir(parents=True, exist_ok=True)
     work = partial(_write_all, source, target, share, tuple(turns_deg), seed)
@@ -128,20 +131,28 @@ def _write_all(
             beyond += 1
             continue
         stem = f"{numbered['face']}{index * _VARIANTS + int(numbered['k'])}{numbered['flip'] or ''}"
-        _write_turned(sample, angles.numpy(), turn_deg, target / stem)
+        try:
+            _write_turned(sample, angles.numpy(), turn_deg, target / stem)
+        except (DamagedPictureError, _NoPlacementError):
+            return TurnedSet(1, 0, 0, 1)
         turned += 1
     return TurnedSet(1, turned, beyond, 0)
+
+
+class _NoPlacementError(Exception):
+    """A Pose_Para of angles alone: where the head would be after a turn cannot be said."""
 
 
 def _write_turned(sample: Sample, angles_deg: Degrees, turn_deg: float, stem: Path) -> None:
     picture_path = stem.with_name(f"{stem.name}.jpg")  # a stem may hold a dot
     if picture_path.exists():  # written last
         return
-    with Image.open(sample.image_path) as opened:
-        picture = opened.convert("RGB")
+    picture = decode(sample.image_path)
     mat_path = sample.image_path.with_name(f"{sample.image_path.stem}.mat")
     fields = read_arrays(mat_path, ("Pose_Para", "roi"))
     placement = fields["Pose_Para"].reshape(-1)[3:7].copy()
+    if placement.size < 4:
+        raise _NoPlacementError
     # ty is measured upward from the bottom of the picture.
     at = np.array([[placement[0]], [picture.height - placement[1]]])
     x, y = turned_points(at, turn_deg, picture.size)[:, 0]

@@ -11,7 +11,7 @@ from torchvision import models
 
 from headpose.networks.imagenet import imagenet_state
 from headpose.networks.names import FROM_TIMM, check_backbone
-from headpose.networks.state_dicts import load_strictly
+from headpose.networks.state_dicts import load_published
 
 # These two have side outputs, which would make forward() return tuples while training. Their
 # published weights expect inputs normalised to ±1, which transform_input derives from ImageNet
@@ -55,7 +55,7 @@ def make_trunk(name: str, imagenet: str | None = None) -> Trunk:
     classifier = _classifier(name)
     if imagenet is not None:
         where = f"ImageNet weights of {name} from {imagenet}"
-        load_strictly(classifier, imagenet_state(name, imagenet), where)
+        load_published(classifier, imagenet_state(name, imagenet), where)
     if name.startswith("squeezenet"):  # its last layer is a convolution, pooled afterwards
         module: nn.Module = classifier.features
         return Trunk(module, features=512, spatial=True, stem=_stem(module))

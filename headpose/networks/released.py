@@ -1,8 +1,8 @@
 """Released snapshots of Hopenet and HopelessNet, loaded key by key.
 
 They are bare state dictionaries; the architecture is recognised from their keys, and every key
-must then fit. The families are those of deep-head-pose (Ruiz et al. 2018, arXiv:1710.00925) and of
-its light-weight fork: ResNet, SqueezeNet and MobileNetV2.
+must then fit, but for counters that old ones lack. The families are those of deep-head-pose (Ruiz
+et al. 2018, arXiv:1710.00925) and of its light-weight fork: ResNet, SqueezeNet and MobileNetV2.
 """
 
 import re
@@ -13,7 +13,7 @@ from torch import Tensor
 from headpose.bins import Binning
 from headpose.labels import LIMIT_DEG
 from headpose.networks.network import ANGLE_NAMES, HeadposeNet, build_network
-from headpose.networks.state_dicts import load_strictly, read_state_dict
+from headpose.networks.state_dicts import load_published, read_state_dict
 from usererror import UserError
 
 # Blocks in each of the four layers of torchvision's ResNets, and whether they are bottlenecks
@@ -65,7 +65,7 @@ def load_snapshot(path: str | Path) -> tuple[HeadposeNet, Binning]:
     }
     n_bins = next(value for key, value in translated.items() if key.startswith("heads.")).shape[0]
     net = build_network(backbone, n_bins, seed=0)
-    load_strictly(net, translated, str(path))
+    load_published(net, translated, str(path))
     return net.eval(), Binning(2 * LIMIT_DEG / n_bins, "hopenet")
 
 

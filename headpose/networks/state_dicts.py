@@ -97,6 +97,19 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], where: str) ->
     module.load_state_dict(state)
 
 
+def load_published(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """As :func:`load_strictly`, for weights that others published.
+
+    Files written before torch 0.4.1 lack the counters of batch normalisation, which only averages
+    without a momentum would use; the module's own are kept then, as torch itself does it.
+
+    Raises:
+        UserError: as :func:`load_strictly`.
+    """
+    counters = {k: v for k, v in module.state_dict().items() if k.endswith("num_batches_tracked")}
+    load_strictly(module, {**counters, **state}, where)
+
+
 def _described(fault: str, keys: list[str]) -> str:
     shown = ", ".join(keys[:_SHOWN_KEYS]) + (", …" if len(keys) > _SHOWN_KEYS else "")
     return f"{len(keys)} {fault} ({shown})"

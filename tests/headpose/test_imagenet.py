@@ -56,6 +56,29 @@ def test_the_heads_depend_on_the_seed_and_not_on_the_file(tmp_path: Path) -> Non
         assert torch.equal(mine, other)
 
 
+@pytest.mark.parametrize("backbone", ["resnet18", "densenet121"])
+def test_files_from_before_the_counters_of_batch_normalisation_load(
+    tmp_path: Path, backbone: str
+) -> None:
+    state = classifier_state(backbone)
+    old = {
+        old_densenet_name(key): value
+        for key, value in state.items()
+        if not key.endswith(".num_batches_tracked")
+    }
+    assert len(old) < len(state)
+    torch.save(old, tmp_path / f"{backbone}.pth")
+    assert_trunk_is(build_network(backbone, 6, imagenet=str(tmp_path)), state)
+
+
+def test_nothing_but_a_counter_may_be_missing(tmp_path: Path) -> None:
+    state = classifier_state("resnet18")
+    del state["bn1.num_batches_tracked"], state["bn1.running_mean"]
+    torch.save(state, tmp_path / "resnet18.pth")
+    with pytest.raises(UserError, match=r"got '1 missing \(bn1\.running_mean\)'"):
+        build_network("resnet18", 6, imagenet=str(tmp_path))
+
+
 @pytest.mark.parametrize("name", ["resnet18.pth", "resnet18-f37072fd.pth", "resnet18.safetensors"])
 def test_a_folder_serves_each_backbone_by_its_name(tmp_path: Path, name: str) -> None:
     state = classifier_state("resnet18")
@@ -97,13 +120,16 @@ def test_side_outputs_and_old_names_in_published_files_are_understood(tmp_path: 
     assert_trunk_is(build_network("googlenet", 6, imagenet=str(tmp_path)), googlenet)
 
     state = classifier_state("densenet121")
-    old = {
-        key.replace("norm1", "norm.1").replace("conv2", "conv.2") if "denselayer" in key else key: v
-        for key, v in state.items()
-    }
+    old = {old_densenet_name(key): value for key, value in state.items()}
     assert old.keys() != state.keys()
     torch.save(old, tmp_path / "densenet121.pth")
     assert_trunk_is(build_network("densenet121", 6, imagenet=str(tmp_path)), state)
+
+
+def old_densenet_name(key: str) -> str:
+    if "denselayer" not in key:
+        return key
+    return key.replace("norm1", "norm.1").replace("conv2", "conv.2")
 
 
 def classifier_state_with_side_outputs() -> dict[str, Tensor]:

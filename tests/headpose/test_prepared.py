@@ -109,6 +109,7 @@ def test_too_many_damaged_files_fail_with_their_names(source: Path, tmp_path: Pa
     with pytest.raises(UserError, match="1 of 8 samples are damaged") as caught:
         prepare("300w-lp", source, tmp_path / "set", settings)
     assert "'AFW/AFW_1000_1_0': no mat file beside its twin" in str(caught.value)
+    assert caught.value.remedy == "repair the source, or delete from it what is damaged"
     assert {path.name for path in tmp_path.iterdir()} == {"300W LP"}  # and nothing is left behind
 
 
@@ -142,6 +143,31 @@ def test_another_set_is_replaced_on_demand_and_nothing_else(source: Path, tmp_pa
     with pytest.raises(UserError, match="is taken"):
         prepare("300w-lp", source, tmp_path / "mine", SMALL, replace=True)
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
+    assert {path.name for path in tmp_path.iterdir()} == {"300W LP", "set", "mine"}
+
+
+@pytest.mark.parametrize("beside", ["a project", "a set with notes", "a set with a folder"])
+def test_work_beside_a_manifest_is_not_replaced(source: Path, tmp_path: Path, beside: str) -> None:
+    place = tmp_path / "set"
+    if beside == "a project":
+        place.mkdir()
+        (place / "manifest.json").write_text('{"name": "a web page"}')
+    else:
+        prepare("300w-lp", source, place, SMALL)
+        notes = place / ("notes.txt" if beside == "a set with notes" else "plots/first.png")
+        notes.parent.mkdir(exist_ok=True)
+        notes.write_text("years of work")
+    before = {path: path.is_dir() or path.read_bytes() for path in place.rglob("*")}
+    with pytest.raises(UserError, match=r"is taken; a prepared set needs .* delete what is there"):
+        prepare("300w-lp", source, place, PrepareSettings(stored_px=48), replace=True)
+    assert {path: path.is_dir() or path.read_bytes() for path in place.rglob("*")} == before
+    assert {path.name for path in tmp_path.iterdir()} == {"300W LP", "set"}
+
+
+def test_a_place_where_no_folder_can_be_is_the_users_error(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text")
+    with pytest.raises(UserError, match="cannot be made; got 'Not a directory'"):
+        prepare("300w-lp", source, tmp_path / "file" / "set", SMALL)
 
 
 def test_what_comes_to_lie_there_meanwhile_is_left_alone(source: Path, tmp_path: Path) -> None:
@@ -156,8 +182,59 @@ def test_what_comes_to_lie_there_meanwhile_is_left_alone(source: Path, tmp_path:
         prepare("300w-lp", source, tmp_path / "set", SMALL, meanwhile, replace=True)
     assert thesis.read_text() == "years of work"
     thesis.unlink()
-    prepare("300w-lp", source, tmp_path / "set", SMALL)
+    seen = []
+    prepare("300w-lp", source, tmp_path / "set", SMALL, lambda done, _total: seen.append(done))
     assert is_prepared(tmp_path / "set")
+    assert seen == [8], "all of it had been done"
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_link_is_followed_to_the_disk_that_it_names(
+    source: Path, tmp_path: Path, exists: bool
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if exists:
+        (disk / "set").mkdir()
+    (tmp_path / "link").symlink_to(disk / "set")
+    grown_in: set[str] = set()
+
+    def look(_done: int, _total: int) -> None:
+        grown_in.update(path.name for path in disk.iterdir() if path.name != "set")
+
+    prepare("300w-lp", source, tmp_path / "link", SMALL, look)
+    assert grown_in == {".set.partial"}
+    assert (tmp_path / "link").is_symlink()
+    assert len(PreparedSet.open(disk / "set")) == 8
+    assert {path.name for path in tmp_path.iterdir()} == {"300W LP", "disk", "link"}
+
+
+@pytest.mark.parametrize("name", [".", "../set", "../elsewhere/../set"])
+@pytest.mark.parametrize("is_set", [True, False])
+def test_the_current_folder_is_not_pulled_from_under_its_user(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_set: bool
+) -> None:
+    place = tmp_path / "set"
+    (tmp_path / "elsewhere").mkdir()
+    if is_set:
+        prepare("300w-lp", source, place, SMALL)
+    else:
+        place.mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(place)
+    with pytest.raises(
+        UserError, match="is the current folder; a prepared set appears by a rename"
+    ):
+        prepare("300w-lp", source, Path(name), PrepareSettings(stored_px=48), replace=is_set)
+    assert sorted(tmp_path.rglob("*")) == before
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    prepare("300w-lp", source, place, SMALL, replace=is_set)
+    assert len(PreparedSet.open(place, verify_images=True)) == 8
+
+
+def test_a_mount_point_is_refused_before_the_work_begins(source: Path) -> None:
+    with pytest.raises(UserError, match=r"^/: is a mount point; .* appears by a rename"):
+        prepare("300w-lp", source, Path("/"), SMALL, replace=True)
 
 
 def test_a_full_disk_is_told_before_the_work_begins(
@@ -165,7 +242,7 @@ def test_a_full_disk_is_told_before_the_work_begins(
 ) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(100, 90, 10))
-    with pytest.raises(UserError, match="no room on the disk"):
+    with pytest.raises(UserError, match="no room on the disk; got '10 bytes of up to 38,400"):
         prepare("300w-lp", source, tmp_path / "set", SMALL)
     assert not (tmp_path / "set").exists()
 

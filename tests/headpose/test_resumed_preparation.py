@@ -1,10 +1,13 @@
 """A preparation that was broken off goes on where it was, and gives the very same set."""
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
@@ -105,6 +108,59 @@ def test_after_a_real_kill(source: Path, tmp_path: Path) -> None:
     assert PreparedSet.open(place, verify_images=True).manifest.count == 7
 
 
+# What a replacement does at last, in its order: the call that is killed, what lies at the place
+# then, and whether the pictures of the new set need not be decoded again.
+LAST_STEPS = [
+    ("pathlib.Path.rename", "old", True),
+    ("headpose.data.journal.Journal.remove", None, True),
+    ("pathlib.Path.replace", None, False),
+    ("headpose.data.preparation.sync_folder", "new", False),
+    ("shutil.rmtree", "new", False),
+]
+
+
+@pytest.mark.parametrize(("killed_call", "there", "is_kept"), LAST_STEPS)
+def test_a_kill_while_a_set_is_replaced_loses_neither(
+    source: Path, tmp_path: Path, killed_call: str, there: str | None, is_kept: bool
+) -> None:
+    place = tmp_path / "set"
+    finer = PrepareSettings(stored_px=48, max_left_out_fraction=0.5)
+    of = {
+        "old": prepare("300w-lp", source, place, SMALL).fingerprint,
+        "new": prepare("300w-lp", source, tmp_path / "new", finer).fingerprint,
+    }
+    shutil.rmtree(tmp_path / "new")
+    code = (
+        "import os, pathlib, shutil, signal, sys\n"
+        "import headpose.data.preparation\n"
+        "from headpose.data.manifest import PrepareSettings\n"
+        "def killed(*_, **__): os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"{killed_call} = killed\n"
+        "headpose.data.preparation.prepare('300w-lp', pathlib.Path(sys.argv[1]),\n"
+        "    pathlib.Path(sys.argv[2]), PrepareSettings(stored_px=48, max_left_out_fraction=0.5),\n"
+        "    replace=True)\n"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", code, str(source), str(place)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=False,
+        timeout=60,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert place.exists() == (there is not None)
+    # Whoever calls next finds a set there: the new one, or else the old one again.
+    with pytest.raises(UserError, match="is taken by another prepared set"):
+        prepare("300w-lp", source, place, finer)
+    found = PreparedSet.open(place, verify_images=True).fingerprint
+    assert found == of[there or "old"]
+    assert not (tmp_path / ".set.replaced").exists()
+    seen = []
+    prepare("300w-lp", source, place, finer, lambda done, _total: seen.append(done), replace=True)
+    assert (seen == [8]) == is_kept
+    assert PreparedSet.open(place, verify_images=True).fingerprint == of["new"]
+    assert {path.name for path in tmp_path.iterdir()} == {"300W LP", "set"}
+
+
 def test_a_source_that_changed_is_read_again_from_there(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +204,36 @@ def test_a_spoilt_journal_costs_work_but_no_correctness(
         (partial / journal.JOURNAL_FILE).write_text("".join(lines))
     prepare("300w-lp", source, tmp_path / "set", SMALL)
     assert files(tmp_path / "set") == files(tmp_path / "whole")
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("found", ["at once", "on the way"])
+def test_a_disk_without_room_costs_nothing_of_what_an_earlier_call_has_done(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, found: str
+) -> None:
+    break_off(source, tmp_path / "set", after=5)
+    usage = namedtuple("usage", "total used free")
+    with monkeypatch.context() as disk:
+        if found == "at once":
+            disk.setattr(shutil, "disk_usage", lambda _: usage(100, 90, 10))
+        else:
+            disk.setattr(preparation, "sync", full)
+        with pytest.raises(UserError, match=r"no room on the disk.* kept in .*\.set\.partial;"):
+            prepare("300w-lp", source, tmp_path / "set", SMALL)
+    decoded = cut_names(monkeypatch)
+    assert prepare("300w-lp", source, tmp_path / "set", SMALL).count == 7
+    assert len(decoded) == 4
+
+
+def test_data_that_are_refused_leave_nothing_behind(source: Path, tmp_path: Path) -> None:
+    strict = PrepareSettings(stored_px=40)
+    break_off(source, tmp_path / "set", 5, strict)
+    with pytest.raises(UserError, match="1 of 8 samples are damaged"):
+        prepare("300w-lp", source, tmp_path / "set", strict)
+    assert {path.name for path in tmp_path.iterdir()} == {"300W LP"}
 
 
 def test_two_at_a_time_do_not_meet(source: Path, tmp_path: Path) -> None:

@@ -167,6 +167,26 @@ def test_every_released_family_is_recognised(tmp_path: Path, backbone: str) -> N
     assert torch.equal(logits_of(loaded), logits_of(net))
 
 
+@pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2"])
+def test_snapshots_from_before_the_counters_of_batch_normalisation_load(
+    tmp_path: Path, backbone: str
+) -> None:
+    net = build_network(backbone, 66, seed=3)
+    whole = released_state(net)
+    old = {k: v for k, v in whole.items() if not k.endswith(".num_batches_tracked")}
+    assert len(old) < len(whole)
+    torch.save(old, tmp_path / "snapshot.pkl")
+    assert torch.equal(logits_of(load_snapshot(tmp_path / "snapshot.pkl")[0]), logits_of(net))
+
+
+def test_in_our_own_weights_the_counters_may_not_be_missing() -> None:
+    net = build_network("resnet18", 66, seed=2)
+    del net.trunk.bn1.num_batches_tracked  # type: ignore[union-attr]
+    content = weights_to_bytes(LoadedNetwork(net, Binning(), 64))
+    with pytest.raises(UserError, match=r"1 missing \(trunk\.bn1\.num_batches_tracked\)"):
+        weights_from_bytes(content, "w")
+
+
 def test_the_number_of_keys_is_that_of_the_released_files() -> None:
     assert len(released_state(build_network("resnet50", 66, seed=0))) == 326
     assert len(released_state(build_network("mobilenet_v2", 66, seed=0))) == 318

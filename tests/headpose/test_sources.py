@@ -1,7 +1,9 @@
 """Batches on the device: the rows of the set, gathered ahead where a GPU computes meanwhile."""
 
+import contextlib
 import threading
 import time
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -44,6 +46,7 @@ def test_a_set_is_kept_where_it_fits_or_where_somebody_says_so(
     size = faces.images_u8.nbytes
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(free_sets * size), 10 * size))
     monkeypatch.setattr(sources, "_uploaded", lambda images, _: torch.from_numpy(images.copy()))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _: None)
     source = ImageSource(faces, GPU, keep)  # type: ignore[arg-type]
     assert ("kept in the GPU" in source.describe()) == kept
     assert ("batch by batch" in source.describe()) == (not kept)
@@ -55,6 +58,29 @@ def test_a_set_that_cannot_be_kept_is_refused(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (100, 1000))
     with pytest.raises(UserError, match="does not fit into the GPU"):
         ImageSource(faces, GPU, "always")
+
+
+def test_all_passes_copy_in_one_stream(faces: PreparedSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The allocator keeps what a stream has freed for that stream alone."""
+    made, used = [], []
+
+    def make(_device: torch.device) -> MagicMock:
+        made.append(MagicMock())
+        return made[-1]
+
+    def use(stream: object) -> contextlib.nullcontext[None]:
+        used.append(stream)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(torch.cuda, "Stream", make)
+    monkeypatch.setattr(torch.cuda, "stream", use)
+    monkeypatch.setattr(torch.cuda, "current_stream", MagicMock())
+    monkeypatch.setattr(ImageSource, "batch", MagicMock())
+    source = ImageSource(faces, GPU, "never")
+    for _ in range(3):
+        assert len(list(source.batches([torch.tensor([0]), torch.tensor([1])]))) == 2
+    assert len(made) == 1
+    assert used == 6 * made
 
 
 def test_gathering_runs_ahead_of_its_reader_but_not_far() -> None:

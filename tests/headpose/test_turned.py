@@ -143,14 +143,17 @@ def test_a_tenth_by_each_angle_and_the_same_ones_again(source: Path, tmp_path: P
     assert names[0] != sorted(p.name for p in (tmp_path / "c").rglob("*.jpg"))
 
 
-def test_a_call_that_was_broken_off_goes_on(source: Path, tmp_path: Path) -> None:
+def test_a_call_that_was_broken_off_goes_on(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     target = tmp_path / "set"
     turn_set(source, target, share=0.5)
     whole = {p.relative_to(target): p.read_bytes() for p in target.rglob("*.jpg")}
     lost = sorted(target.rglob("*.jpg"))[::3]
     for path in lost:
         path.unlink()
-    turn_set(source, target, share=0.5)
+    monkeypatch.chdir(source.parent)
+    turn_set(Path(source.name), target, share=0.5)
     assert {p.relative_to(target): p.read_bytes() for p in target.rglob("*.jpg")} == whole
 
 
@@ -158,6 +161,11 @@ def test_other_folders_and_shares_are_refused(source: Path, tmp_path: Path) -> N
     turn_set(source, tmp_path / "set", share=0.5)
     with pytest.raises(UserError, match="holds something else"):
         turn_set(source, tmp_path / "set", share=0.25)
+    write_sample(tmp_path / "other source", "AFW/AFW_1_1_0")
+    before = sorted((tmp_path / "set").rglob("*"))
+    with pytest.raises(UserError, match=r"holds something else.*'source': '/.*other source'"):
+        turn_set(tmp_path / "other source", tmp_path / "set", share=0.5)
+    assert sorted((tmp_path / "set").rglob("*")) == before
     with pytest.raises(UserError, match="not a share"):
         turn_set(source, tmp_path / "other", share=0.0)
 
@@ -171,6 +179,39 @@ def test_what_has_no_usable_label_is_copied_and_never_turned(tmp_path: Path) -> 
     assert found.turned + found.beyond_limit == 8
     assert (tmp_path / "turned/AFW/AFW_2_1_0.mat").is_file()
     assert not list((tmp_path / "turned").rglob("AFW_2_1_*0?.jpg"))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "no picture", "of another format"])
+def test_a_damaged_picture_is_copied_and_never_turned(tmp_path: Path, damage: str) -> None:
+    write_sample(tmp_path / "set", "AFW/AFW_1_1_0")
+    spoilt = write_sample(tmp_path / "set", "AFW/AFW_2_1_0")
+    if damage == "truncated":
+        spoilt.write_bytes(spoilt.read_bytes()[:2000])
+    elif damage == "no picture":
+        spoilt.write_bytes(b"no picture at all")
+    else:
+        with Image.open(spoilt) as picture:
+            picture.save(spoilt, "PNG")
+    assert_second_is_copied_only(tmp_path)
+    assert (tmp_path / "turned/AFW/AFW_2_1_0.jpg").read_bytes() == spoilt.read_bytes()
+
+
+@pytest.mark.parametrize("values", [3, 4, 6])
+def test_a_label_without_a_placement_is_copied_and_never_turned(
+    tmp_path: Path, values: int
+) -> None:
+    write_sample(tmp_path / "set", "AFW/AFW_1_1_0")
+    short = np.full((1, values), 0.1, np.float32)
+    write_sample(tmp_path / "set", "AFW/AFW_2_1_0", fields={"Pose_Para": short})
+    assert_second_is_copied_only(tmp_path)
+
+
+def assert_second_is_copied_only(tmp_path: Path) -> None:
+    for _ in range(2):  # and so again when the call goes on
+        found = turn_set(tmp_path / "set", tmp_path / "turned", share=1.0)
+        assert (found.copied, found.turned, found.unusable) == (2, 4, 1)
+    names = {path.name for path in (tmp_path / "turned").rglob("AFW_2_*")}
+    assert names == {"AFW_2_1_0.jpg", "AFW_2_1_0.mat"}
 
 
 def test_genuine_samples_turn_with_their_landmarks(realdata: Path, tmp_path: Path) -> None:

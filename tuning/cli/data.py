@@ -166,7 +166,7 @@ def augment(
     say(f"{found.copied} pictures copied, {found.turned} turned ones added")
     say(f"  {found.beyond_limit} turns left out: an angle would lie beyond ±99°")
     if found.unusable:
-        say(f"  {found.unusable} pictures without a usable label: copied as they are")
+        say(f"  {found.unusable} pictures without a usable label, or damaged: copied as they are")
 
 
 @app.command()
