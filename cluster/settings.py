@@ -53,7 +53,8 @@ class Settings(BaseSettings):
     s3_endpoint: str | None = None
     s3_bucket: str = "hopetune"
     s3_credentials_file: Path | None = None
-    """An AWS shared credentials file; its profile ``default`` is used."""
+    """An AWS shared credentials file; its profile ``default`` is used, and no ``AWS_…`` variable
+    or file beside it. Without one, keys are looked for where AWS's own tools look."""
     ray_address: str | None = None
     """``host:port`` of the cluster's GCS."""
     ray_jobs_address: str | None = None
