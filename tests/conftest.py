@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cluster.local.servers import down, up
-from cluster.settings import Settings
+from cluster.settings import Settings, load_settings
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +25,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """Real local servers in a fresh state directory, two logical GPUs, for all tests that ask."""
     state_dir = tmp_path_factory.mktemp("servers")
     try:
-        yield up(state_dir, logical_gpus=2)
+        up(state_dir, logical_gpus=2)
+        yield load_settings(state_dir)
     finally:
         down(state_dir)
