@@ -10,6 +10,16 @@ from cluster.local.servers import down, up
 from cluster.settings import Settings, load_settings
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_servers_but_the_tests_own() -> Iterator[None]:
+    """What is exported for real work, servers or a state directory, reaches no test."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.upper().startswith("HOPETUNE_") and name != "HOPETUNE_REALDATA":
+                patch.delenv(name)
+        yield
+
+
 @pytest.fixture(scope="session")
 def realdata() -> Path:
     """The folder of genuine AFLW2000 and 300W-LP samples, which may not be redistributed."""
