@@ -208,9 +208,14 @@ def _choose_ports(state: StateDir, alive: list[str], reserve: Reserve) -> ports.
     while not all(map(ports.is_free, wanted)) and time.monotonic() < deadline:
         time.sleep(0.1)
     # Reserved first, looked at then: whoever held it before us may listen on it by now.
-    chosen = ports.choose(remembered, alive, lambda port: reserve(port, ports.is_free))
+    chosen = ports.choose(remembered, alive, lambda port: reserve(port, _suits))
     ports.save(state.ports, chosen)
     return chosen
+
+
+def _suits(port: int) -> bool:
+    """Whether a server could start on a port now."""
+    return ports.is_free(port) and not seaweed.is_barred(port)
 
 
 def _alive(state: StateDir) -> list[str]:
