@@ -22,8 +22,15 @@ check: test
 chaos: $(VENV)/installed-dev
 	$(BIN)/python -m tests.chaos --faults $(N) --seed $(SEED) $(if $(RESULTS),--results $(RESULTS))
 
+IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info < (3, 11))
+
+# An environment that was broken off, made by an older Python or without pip is made anew.
 $(VENV)/installed: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import pip._internal.cli.main; $(IS_NEW_ENOUGH)' 2>/dev/null || { \
+	  $(PYTHON) -c '$(IS_NEW_ENOUGH)' || { \
+	    echo '$(PYTHON) is not Python 3.11 or newer: name one that is by `make PYTHON=…`' >&2; \
+	    exit 1; }; \
+	  $(PYTHON) -m venv $$(test ! -e $(VENV)/pyvenv.cfg || echo --clear) $(VENV); }
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 

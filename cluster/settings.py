@@ -10,6 +10,7 @@ import difflib
 import json
 import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ DEFAULT_STATE_DIR = Path("~/.hopetune")
 RAY_ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Ray replaces 127.0.0.1 by the host's outer address, and listens there, unless this says no
 (its name tells of its first use; read in ray 2.60's `services.get_node_ip_address`)."""
+
+_LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 
 _WRITTEN_BY_UP = "# Written by `hopetune up`: holds passwords, keep it private."
 
@@ -53,7 +56,8 @@ class Settings(BaseSettings):
     s3_endpoint: str | None = None
     s3_bucket: str = "hopetune"
     s3_credentials_file: Path | None = None
-    """An AWS shared credentials file; its profile ``default`` is used."""
+    """An AWS shared credentials file; its profile ``default`` is used, and no ``AWS_…`` variable
+    or file beside it. Without one, keys are looked for where AWS's own tools look."""
     ray_address: str | None = None
     """``host:port`` of the cluster's GCS."""
     ray_jobs_address: str | None = None
@@ -133,10 +137,14 @@ def settings_file(state_dir: Path | None = None) -> Path:
 def load_settings(state_dir: Path | None = None) -> Settings:
     """Settings from the environment and from the one settings file.
 
+    Whoever takes them up asks servers next, through boto3, MLflow and Ray, which obey a proxy of
+    the environment: from here on this process asks those on its own machine directly.
+
     Raises:
         UserError: the file named by ``$HOPETUNE_SETTINGS`` is absent, or a file or variable holds
             what cannot be read.
     """
+    os.environ.update(beside_proxies(os.environ))
     path = settings_file(state_dir)
     values = read_settings_file(path)
     if not values and state_dir is None and os.environ.get(SETTINGS_VARIABLE):
@@ -147,6 +155,21 @@ def load_settings(state_dir: Path | None = None) -> Settings:
         return Settings(**values)
     except ValidationError as error:
         raise _field_error(error, path) from error
+
+
+def beside_proxies(environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that keep requests to this machine's own servers off a proxy, with what an
+    environment says of other hosts."""
+    # Programs differ in which of the two they look at first.
+    either = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+    found = {}
+    for name in ("NO_PROXY", "no_proxy"):
+        said = environment.get(name) or either
+        hosts = [host.strip() for host in said.split(",") if host.strip()]
+        # A lone * means all hosts, beside others none.
+        missing = [] if hosts == ["*"] else [own for own in _LOOPBACK_NAMES if own not in hosts]
+        found[name] = ",".join(hosts + missing)
+    return found
 
 
 def read_settings_file(path: Path) -> dict[str, Any]:

@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 from cluster.local.servers import down, up
-from cluster.settings import Settings
+from cluster.settings import Settings, load_settings
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_servers_but_the_tests_own() -> Iterator[None]:
+    """What is exported for real work, servers or a state directory, reaches no test."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.upper().startswith("HOPETUNE_") and name != "HOPETUNE_REALDATA":
+                patch.delenv(name)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +35,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """Real local servers in a fresh state directory, two logical GPUs, for all tests that ask."""
     state_dir = tmp_path_factory.mktemp("servers")
     try:
-        yield up(state_dir, logical_gpus=2)
+        up(state_dir, logical_gpus=2)
+        yield load_settings(state_dir)
     finally:
         down(state_dir)

@@ -1,5 +1,6 @@
 """The one door to S3-compatible storage."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,8 @@ class Objects:
     """Objects of one endpoint. Each thread and process makes its own.
 
     All methods raise :class:`StorageAwayError` where the server cannot be reached, and
-    :class:`StorageRefusesError` where there are no keys or it refuses them.
+    :class:`StorageRefusesError` where there are no keys or it refuses them; so does making one
+    where the keys cannot be read.
 
     Args:
         settings: name the server.
@@ -95,23 +97,22 @@ class Objects:
 
     def __init__(self, settings: Settings, timeout_s: float = 60.0, attempts: int = 4) -> None:
         self._endpoint = settings.s3_endpoint or "AWS S3"
-        core = botocore.session.get_session()
-        if settings.s3_credentials_file:
-            if not settings.s3_credentials_file.is_file():
-                raise StorageRefusesError(
-                    str(settings.s3_credentials_file), "no S3 credentials file"
-                )
-            core.set_config_variable("credentials_file", str(settings.s3_credentials_file))
-        self._client: Any = Session(botocore_session=core, region_name="us-east-1").client(
-            "s3",
-            endpoint_url=settings.s3_endpoint,
-            config=Config(
-                retries={"mode": "standard", "total_max_attempts": attempts},
-                connect_timeout=5,
-                read_timeout=timeout_s,
-                s3={"addressing_style": "path"},
-            ),
-        )
+        try:
+            self._client: Any = _session(settings.s3_credentials_file).client(
+                "s3",
+                endpoint_url=settings.s3_endpoint,
+                config=Config(
+                    retries={"mode": "standard", "total_max_attempts": attempts},
+                    connect_timeout=5,
+                    read_timeout=timeout_s,
+                    s3={"addressing_style": "path"},
+                ),
+            )
+        except BotoCoreError as error:  # no such profile, half a key, a file that is none
+            where = str(settings.s3_credentials_file or "S3 credentials")
+            remedy = "correct them, or have HOPETUNE_S3_CREDENTIALS_FILE name a file with [default]"
+            what = "AWS's library cannot read them"
+            raise StorageRefusesError(where, what, got=str(error), remedy=remedy) from error
 
     def check(self, bucket: str) -> None:
         """Makes sure that the bucket is there and that it lets these keys in."""
@@ -235,6 +236,24 @@ class Objects:
         status = 0 if not isinstance(error, ClientError) else _http_status(error)
         kind = StorageRefusesError if 400 <= status < 500 else StorageAwayError
         return kind(where, "the S3 server cannot be used", got=str(error), remedy=remedy)
+
+
+def _session(credentials_file: Path | None) -> Session:
+    """A session with the keys of this file, else with those that AWS's library finds by itself.
+
+    Raises:
+        StorageRefusesError: there is no such file.
+    """
+    core, profile = botocore.session.get_session(), None
+    if credentials_file:
+        if not credentials_file.is_file():
+            raise StorageRefusesError(str(credentials_file), "no S3 credentials file")
+        core.set_config_variable("credentials_file", str(credentials_file))
+        core.set_config_variable("config_file", os.devnull)
+        # Said outright, it keeps keys and profiles of the environment, meant for other servers,
+        # from coming first.
+        profile = "default"
+    return Session(botocore_session=core, profile_name=profile, region_name="us-east-1")
 
 
 def _http_status(error: ClientError) -> int:

@@ -1,5 +1,6 @@
 """Where things lie: the one list of folders and of beginnings of keys."""
 
+import socket
 from pathlib import Path
 
 from cluster.settings import Settings
@@ -12,8 +13,12 @@ def checkpoints(settings: Settings) -> Place:
 
 
 def spool(settings: Settings) -> Path:
-    """Checkpoints that wait on this node for their upload, one folder for each process."""
-    return settings.state_dir / "spool"
+    """Checkpoints that wait on this node for their upload, one folder for each process.
+
+    A node has its own even where all share one state folder (a home that is mounted over the
+    network): another would take them for torn by a power cut and remove them.
+    """
+    return settings.state_dir / "spool" / socket.gethostname()
 
 
 def preparing(settings: Settings) -> Path:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -32,11 +33,19 @@ class Record:
     start_mark: str
     fingerprint: str
     started_at_s: float
+    host: str
+    """The name of the machine that it was launched on."""
 
     @property
     def alive(self) -> bool:
-        """Whether that very process still runs (not merely one of its pid)."""
+        """Whether that very process still runs here (not merely one of its pid)."""
         return start_mark(self.pid) == self.start_mark
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it was launched on another machine, where it may run unseen from here."""
+        # One that is alive here was not: this machine has another name by now.
+        return self.host != socket.gethostname() and not self.alive
 
 
 def read_record(path: Path) -> Record | None:
@@ -73,7 +82,13 @@ def launch(
         UserError: the launcher failed.
     """
     record.unlink(missing_ok=True)
-    fields = json.dumps({"fingerprint": fingerprint, "started_at_s": time.time()})
+    fields = json.dumps(
+        {
+            "fingerprint": fingerprint,
+            "started_at_s": time.time(),
+            "host": socket.gethostname(),
+        }
+    )
     launcher = [sys.executable, "-m", "cluster.local.launch", str(record), fields, str(lock_fd)]
     with log.open("ab") as output:
         try:

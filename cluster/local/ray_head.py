@@ -14,6 +14,7 @@ from cluster.local.ports import LOOPBACK
 from cluster.local.server import Server, UnhealthyError
 from cluster.local.state import StateDir
 from cluster.settings import RAY_ON_LOOPBACK, SETTINGS_VARIABLE
+from usererror import UserError
 
 NAME = "ray"
 DEFAULT_LOGICAL_GPUS = 2
@@ -41,6 +42,24 @@ def real_gpus(devices: Path = Path("/dev")) -> int:
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return 0
     return sum(bool(re.fullmatch(r"nvidia\d+", entry.name)) for entry in devices.iterdir())
+
+
+def check_python() -> None:
+    """Makes sure that Ray can start workers with the Python that runs this.
+
+    Raises:
+        UserError: its path holds what a shell takes for more than a letter; Ray gives it to one
+            unquoted (2.60, `runtime_env/context.py`), no worker starts and a search waits for ever.
+    """
+    # What `shlex.quote` leaves as it is, and the letters of all languages.
+    if not re.fullmatch(r"[\w@%+=:,./-]+", sys.executable):
+        raise UserError(
+            sys.executable,
+            "Ray cannot start workers by this path",
+            rule="a path without spaces and other characters that a shell reads its own way",
+            remedy="have the virtual environment elsewhere, say by "
+            "`make quickstart VENV=/path/without/spaces`",
+        )
 
 
 def server(

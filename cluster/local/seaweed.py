@@ -1,6 +1,7 @@
 """SeaweedFS from a wheel: an S3 server in one process, with a random key and one bucket."""
 
 import contextlib
+import os
 import shutil
 import socket
 import sysconfig
@@ -15,6 +16,7 @@ from usererror import UserError
 
 NAME = "s3"
 
+_SOCKETS = Path("/tmp")  # noqa: S108 (SeaweedFS asks nobody where)
 _TIMEOUT_S = 3.0
 
 
@@ -103,10 +105,20 @@ def remove_sockets(ports: dict[str, int]) -> None:
     whose socket is gone answers 500 to every PUT for ever. So those at which somebody listens stay.
     """
     for part, port in ports.items():
-        leftover = Path("/tmp") / f"seaweedfs-{part}-grpc-{port + GRPC_OFFSET}.sock"  # noqa: S108
+        leftover = _SOCKETS / f"seaweedfs-{part}-grpc-{port + GRPC_OFFSET}.sock"
         with contextlib.suppress(OSError):  # gone already, or another user's
             if not _is_listened_at(leftover):
                 leftover.unlink()
+
+
+def is_barred(port: int) -> bool:
+    """Whether another user's SeaweedFS left a socket of this gRPC port: ours could neither remove
+    it nor start with it there."""
+    for found in _SOCKETS.glob(f"seaweedfs-*-grpc-{port}.sock"):
+        with contextlib.suppress(FileNotFoundError):  # its owner has just removed it
+            if found.lstat().st_uid != os.getuid():
+                return True
+    return False
 
 
 def _is_listened_at(path: Path) -> bool:

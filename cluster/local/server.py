@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cluster.local import processes
 from cluster.local.state import StateDir
+from cluster.settings import beside_proxies
 from usererror import UserError
 
 Progress = Callable[[str], None]
@@ -118,11 +119,9 @@ def environment_for(server: Server, state: StateDir) -> dict[str, str]:
         if not name.startswith(_FOREIGN_PREFIXES) and name not in _FOREIGN
     }
     programs = str(Path(sys.executable).parent)
-    local = "127.0.0.1,localhost"
     return inherited | {
         "PATH": programs + os.pathsep + inherited.get("PATH", os.defpath),
-        "NO_PROXY": ",".join(filter(None, (inherited.get("NO_PROXY"), local))),
-        "no_proxy": ",".join(filter(None, (inherited.get("no_proxy"), local))),
+        **beside_proxies(inherited),
         "PYTHONUNBUFFERED": "1",
         processes.STARTED_BY: processes.mark(state.root, server.name),
         **server.environment,

@@ -64,13 +64,16 @@ def up(state_dir: Path, *, logical_gpus: int | None = None, progress: Progress =
         The settings, which are also in ``state_dir/settings.toml``.
 
     Raises:
-        UserError: bad arguments, damaged files, or a server that does not get well (names its log).
+        UserError: bad arguments, damaged files, servers that run on another machine, a Python that
+            Ray cannot start workers with, or a server that does not get well (names its log).
     """
     if logical_gpus is not None and logical_gpus < 0:
         raise UserError("--logical-gpus", "too few", got=logical_gpus, rule="at least 0")
+    ray_head.check_python()
     state = StateDir(state_dir.expanduser().absolute())
     state.create()
     with state.lock(progress) as lock_fd, reservations() as reserve:
+        _refuse_another_machine(state)
         _refuse_other_settings(state)
         credentials = secret_files.load_or_create(state.secrets)
         gpus = ray_head.DEFAULT_LOGICAL_GPUS if logical_gpus is None else logical_gpus
@@ -98,12 +101,14 @@ def down(state_dir: Path, *, progress: Progress = print) -> None:
     """End every process that ``up`` started on this state directory; the data stays.
 
     Raises:
-        UserError: another ``up`` or ``down`` does not end, or a process could not be ended.
+        UserError: another ``up`` or ``down`` does not end, the servers run on another machine, or
+            a process could not be ended.
     """
     state = StateDir(state_dir.expanduser().absolute())
     if not state.root.is_dir():
         return
     with state.lock(progress):
+        _refuse_another_machine(state)
         remembered = ports.load(state.ports)
         if remembered:
             credentials = secret_files.load_or_create(state.secrets)
@@ -203,9 +208,14 @@ def _choose_ports(state: StateDir, alive: list[str], reserve: Reserve) -> ports.
     while not all(map(ports.is_free, wanted)) and time.monotonic() < deadline:
         time.sleep(0.1)
     # Reserved first, looked at then: whoever held it before us may listen on it by now.
-    chosen = ports.choose(remembered, alive, lambda port: reserve(port, ports.is_free))
+    chosen = ports.choose(remembered, alive, lambda port: reserve(port, _suits))
     ports.save(state.ports, chosen)
     return chosen
+
+
+def _suits(port: int) -> bool:
+    """Whether a server could start on a port now."""
+    return ports.is_free(port) and not seaweed.is_barred(port)
 
 
 def _alive(state: StateDir) -> list[str]:
@@ -273,6 +283,20 @@ def _end_leftovers(state: StateDir, names: Iterable[str]) -> None:
         raise UserError(
             str(state.root), "some processes of its servers could not be ended", got=remaining
         )
+
+
+def _refuse_another_machine(state: StateDir) -> None:
+    """Never take servers for dead that run on a machine which shares this folder: two of them on
+    one database would damage it."""
+    for file in map(state.record, NAMES):
+        record = processes.read_record(file)
+        if record is not None and record.is_elsewhere:
+            raise UserError(
+                str(state.root),
+                f"its servers run on {record.host}",
+                remedy="`hopetune down` there, or set HOPETUNE_STATE_DIR to another folder here; "
+                f"if that machine or container is gone, delete {file.parent}",
+            )
 
 
 def _refuse_other_settings(state: StateDir) -> None:

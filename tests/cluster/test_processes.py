@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -63,6 +64,7 @@ def test_launched_process_is_recorded_and_leaves_the_terminal(state: StateDir) -
     assert record.alive
     assert record == processes.read_record(state.record("toy"))
     assert record.fingerprint == "f"
+    assert record.host == socket.gethostname()
     assert os.getsid(record.pid) == record.pid != os.getsid(0)
     assert psutil.Process(record.pid).ppid() != os.getpid()
     until(lambda: "hello" in state.log("toy").read_text())
@@ -110,7 +112,7 @@ def test_pid_used_again_is_another_process() -> None:
     with subprocess.Popen(["sleep", "99"]) as other:
         mark = start_mark(other.pid)
         assert mark is not None
-        stale = Record(pid=other.pid, start_mark=mark + "1", fingerprint="", started_at_s=0)
+        stale = Record(other.pid, start_mark=mark + "1", fingerprint="", started_at_s=0, host="")
         assert not stale.alive
         assert processes.family(stale) == []
         other.kill()

@@ -1,12 +1,15 @@
 """Settings: where values come from, who wins, and what a mistake says."""
 
 import os
+import urllib.request
 from pathlib import Path
 
 import pytest
+import requests
 
 from cluster.settings import (
     Settings,
+    beside_proxies,
     is_written_by_up,
     load_settings,
     read_settings_file,
@@ -21,6 +24,8 @@ def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         if name.startswith("HOPETUNE_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOPETUNE_STATE_DIR", str(tmp_path))
+    for name in ("NO_PROXY", "no_proxy"):  # which taking up settings changes
+        monkeypatch.setenv(name, "")
 
 
 def test_nothing_set_gives_defaults(tmp_path: Path) -> None:
@@ -112,3 +117,39 @@ def test_client_environment_keeps_local_ray_on_loopback() -> None:
     local = Settings(ray_address="127.0.0.1:6379").client_environment()
     remote = Settings(ray_address="10.0.0.1:6379").client_environment()
     assert set(local) - set(remote) == {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"}
+
+
+@pytest.mark.parametrize("variable", ["NO_PROXY", "no_proxy"])
+def test_servers_of_this_machine_are_not_asked_through_a_proxy(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.example:3128")
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv(variable, "office.example")
+    load_settings()
+    for host, is_direct in (
+        ("127.0.0.1:8333", True),
+        ("localhost:5000", True),
+        ("mlflow.office.example", True),
+        ("elsewhere.example", False),
+    ):
+        url = f"http://{host}/"
+        # As MLflow and Ray's job client ask, and as boto3 does.
+        assert requests.utils.should_bypass_proxies(url, no_proxy=None) is is_direct, host
+        assert bool(urllib.request.proxy_bypass(host)) is is_direct, host
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({}, "127.0.0.1,localhost,::1"),
+        ({"NO_PROXY": "a, b"}, "a,b,127.0.0.1,localhost,::1"),
+        ({"no_proxy": "localhost"}, "localhost,127.0.0.1,::1"),
+        ({"no_proxy": "*", "NO_PROXY": ""}, "*"),
+    ],
+)
+def test_what_is_kept_off_a_proxy(said: dict[str, str], expected: str) -> None:
+    kept = beside_proxies(said)
+    assert kept == {"NO_PROXY": expected, "no_proxy": expected}
+    assert beside_proxies(kept) == kept
+    assert beside_proxies({"NO_PROXY": "a", "no_proxy": "b"})["no_proxy"].startswith("b,127")

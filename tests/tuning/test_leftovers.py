@@ -11,7 +11,7 @@ import pytest
 from cluster.settings import Settings
 from tuning.leftovers import bring_leftovers
 from tuning.manifest import Part
-from tuning.places import checkpoints
+from tuning.places import checkpoints, spool
 from tuning.spool import Spool
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -37,7 +37,7 @@ def objects(monkeypatch: pytest.MonkeyPatch) -> MemoryObjects:
 @pytest.fixture
 def node(settings: Settings) -> Iterator[Spool]:
     """A process of the node that still lives."""
-    found = Spool(settings.state_dir / "spool", 10**9)
+    found = Spool(spool(settings), 10**9)
     yield found
     found.close()
 

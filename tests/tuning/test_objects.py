@@ -1,4 +1,4 @@
-"""What a server of objects says of an upload reaches the person who asked for it."""
+"""Which keys a server of objects is shown, and what it says reaches the person who asked."""
 
 import http.server
 import threading
@@ -8,14 +8,17 @@ from pathlib import Path
 import pytest
 
 from cluster.settings import Settings
-from tuning.objects import Objects, Place, is_in_s3, parse_place
+from tuning.objects import Objects, Place, StorageRefusesError, is_in_s3, parse_place
 from usererror import UserError
+
+KEYS_SHOWN: list[str] = []
 
 
 class Failing(http.server.BaseHTTPRequestHandler):
     """Answers every PUT as a server that has lost its disks."""
 
     def do_PUT(self) -> None:
+        KEYS_SHOWN.append(self.headers["authorization"])
         self.rfile.read(int(self.headers.get("content-length", 0)))
         self.send_response(500)
         self.send_header("content-length", "0")
@@ -35,14 +38,61 @@ def endpoint() -> Iterator[str]:
         thread.join()
 
 
-def test_an_upload_that_the_server_cannot_keep_is_told(endpoint: str, tmp_path: Path) -> None:
+@pytest.fixture
+def settings(endpoint: str, tmp_path: Path) -> Settings:
     keys = tmp_path / "credentials"
     keys.write_text("[default]\naws_access_key_id = a\naws_secret_access_key = b\n")
+    return Settings(state_dir=tmp_path, s3_endpoint=endpoint, s3_credentials_file=keys)
+
+
+def test_an_upload_that_the_server_cannot_keep_is_told(settings: Settings, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"x")
-    settings = Settings(state_dir=tmp_path, s3_endpoint=endpoint, s3_credentials_file=keys)
     with pytest.raises(UserError, match="the S3 server cannot be used"):
         Objects(settings).upload(file, Place("bucket", "key"))
+
+
+@pytest.mark.parametrize(
+    "of_other_servers",
+    [
+        {"AWS_ACCESS_KEY_ID": "c", "AWS_SECRET_ACCESS_KEY": "d", "AWS_SESSION_TOKEN": "e"},
+        {"AWS_ACCESS_KEY_ID": "c"},
+        {"AWS_PROFILE": "work"},
+        {"AWS_CONFIG_FILE": "a file that is none"},
+    ],
+)
+def test_the_file_of_the_settings_counts_alone(
+    settings: Settings,
+    of_other_servers: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "a file that is none").write_text("[default\n")
+    monkeypatch.chdir(tmp_path)
+    for name, value in of_other_servers.items():
+        monkeypatch.setenv(name, value)
+    KEYS_SHOWN.clear()
+    with pytest.raises(UserError, match="the S3 server cannot be used"):
+        Objects(settings, attempts=1).put(Place("bucket", "key"), b"x")
+    assert ["Credential=a/" in shown for shown in KEYS_SHOWN] == [True]
+
+
+@pytest.mark.parametrize("content", ["[other]", "[default", "[default]\naws_access_key_id = a"])
+def test_a_file_without_whole_keys_is_named(settings: Settings, content: str) -> None:
+    assert settings.s3_credentials_file is not None
+    settings.s3_credentials_file.write_text(content)
+    with pytest.raises(StorageRefusesError, match=r"credentials: .*\[default\]"):
+        Objects(settings)
+
+
+def test_a_profile_that_is_nowhere_is_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "absent"))
+    monkeypatch.setenv("AWS_PROFILE", "work")
+    with pytest.raises(StorageRefusesError, match=r"profile \(work\).*S3_CREDENTIALS_FILE"):
+        Objects(Settings(state_dir=tmp_path, s3_endpoint="http://127.0.0.1:1"))
 
 
 @pytest.mark.parametrize(

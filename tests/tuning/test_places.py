@@ -1,0 +1,37 @@
+"""Where things lie, where nodes share a state folder."""
+
+import socket
+from pathlib import Path
+
+import pytest
+from whole import Whole
+
+from cluster.settings import Settings
+from tuning import spool as spool_module
+from tuning.manifest import Part
+from tuning.places import spool
+from tuning.spool import Spool
+
+
+def test_a_node_leaves_alone_what_waits_on_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(state_dir=tmp_path)
+    monkeypatch.setattr(socket, "gethostname", lambda: "one")
+    dead = Spool(spool(settings), 10**9)
+    contents: dict[Part, Whole] = {"weights": Whole(b"w"), "optimiser": Whole(b"o")}
+    entry = dead.finish(dead.draft(contents), "trunk/1", [{"val_mae": 4.0}])
+    dead.close()
+
+    monkeypatch.setattr(socket, "gethostname", lambda: "other")
+    with monkeypatch.context() as there:
+        there.setattr(spool_module, "_boot", lambda: "the other's boot")
+        other = Spool(spool(settings), 10**9)
+        assert other.adopt() == []
+        other.close()
+    assert entry.path.exists()
+
+    monkeypatch.setattr(socket, "gethostname", lambda: "one")
+    again = Spool(spool(settings), 10**9)
+    assert [found.key for found in again.adopt()] == ["trunk/1"]
+    again.close()
