@@ -14,7 +14,6 @@ from cluster.local.ports import LOOPBACK
 from cluster.local.server import Server, UnhealthyError
 from cluster.local.state import StateDir
 from cluster.settings import RAY_ON_LOOPBACK, SETTINGS_VARIABLE
-from usererror import UserError
 
 NAME = "ray"
 DEFAULT_LOGICAL_GPUS = 2
@@ -44,22 +43,18 @@ def real_gpus(devices: Path = Path("/dev")) -> int:
     return sum(bool(re.fullmatch(r"nvidia\d+", entry.name)) for entry in devices.iterdir())
 
 
-def check_python() -> None:
-    """Makes sure that Ray can start workers with the Python that runs this.
-
-    Raises:
-        UserError: its path holds what a shell takes for more than a letter; Ray gives it to one
-            unquoted (2.60, `runtime_env/context.py`), no worker starts and a search waits for ever.
-    """
+def python(short_folder: Path) -> Path:
+    """The Python that runs this, by a path that is one plain word: Ray has a shell start workers by
+    it, unquoted (2.60, ``runtime_env/context.py``), and with a space none ever starts."""
+    own = Path(sys.executable)
     # What `shlex.quote` leaves as it is, and the letters of all languages.
-    if not re.fullmatch(r"[\w@%+=:,./-]+", sys.executable):
-        raise UserError(
-            sys.executable,
-            "Ray cannot start workers by this path",
-            rule="a path without spaces and other characters that a shell reads its own way",
-            remedy="have the virtual environment elsewhere, say by "
-            "`make quickstart VENV=/path/without/spaces`",
-        )
+    if re.fullmatch(r"[\w@%+=:,./-]+", sys.executable):
+        return own
+    return _environment_link(short_folder) / own.parent.name / own.name
+
+
+def _environment_link(short_folder: Path) -> Path:
+    return short_folder / "environment"
 
 
 def server(
@@ -72,7 +67,8 @@ def server(
     """The Ray head on these ports (``gcs``, ``dashboard``, ``agent``, ``client``).
 
     Args:
-        short_folder: holds a link ``ray`` to this server's folder.
+        short_folder: holds a link ``ray`` to this server's folder, and one to the environment of
+            this Python where its own path will not do.
         logical_gpus: trials at a time on a machine without a GPU; Ray counts real ones itself.
     """
     return Server(
@@ -93,7 +89,7 @@ def server(
             "DO_NOT_TRACK": "true",
         },
         folder=state.data(NAME),
-        prepare=lambda: _forget_old_sessions(state.data(NAME)),
+        prepare=lambda: _prepare(state.data(NAME), short_folder),
         check=lambda: _check(ports, credentials.ray_token),
         start_timeout_s=120.0,
     )
@@ -123,7 +119,14 @@ def _command(
         options["num-gpus"] = logical_gpus
         options["num-cpus"] = max(logical_gpus, os.cpu_count() or 1)
     return (
-        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--disable-usage-stats"),
+        *(
+            str(python(short_folder)),
+            "-m",
+            "ray.scripts.scripts",
+            "start",
+            "--head",
+            "--disable-usage-stats",
+        ),
         # With --block all of Ray's processes are this one's descendants and end with it; no
         # monitor, as nothing scales here.
         *("--block", "--no-monitor"),
@@ -131,7 +134,10 @@ def _command(
     )
 
 
-def _forget_old_sessions(folder: Path) -> None:
+def _prepare(folder: Path, short_folder: Path) -> None:
+    link = _environment_link(short_folder)
+    link.unlink(missing_ok=True)
+    link.symlink_to(Path(sys.executable).parent.parent)
     sessions = sorted(path for path in folder.glob("session_2*") if path.is_dir())
     for old in sessions[:-_OLD_SESSIONS_KEPT]:
         shutil.rmtree(old, ignore_errors=True)

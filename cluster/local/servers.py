@@ -64,12 +64,11 @@ def up(state_dir: Path, *, logical_gpus: int | None = None, progress: Progress =
         The settings, which are also in ``state_dir/settings.toml``.
 
     Raises:
-        UserError: bad arguments, damaged files, servers that run on another machine, a Python that
-            Ray cannot start workers with, or a server that does not get well (names its log).
+        UserError: bad arguments, damaged files, servers that run on another machine, or a server
+            that does not get well (names its log).
     """
     if logical_gpus is not None and logical_gpus < 0:
         raise UserError("--logical-gpus", "too few", got=logical_gpus, rule="at least 0")
-    ray_head.check_python()
     state = StateDir(state_dir.expanduser().absolute())
     state.create()
     with state.lock(progress) as lock_fd, reservations() as reserve:

@@ -77,7 +77,7 @@ class StateDir:
     def short_folder(self) -> Path:
         """A folder with a short name, where unix sockets fit (their path ends at 107 bytes).
 
-        It holds only links into the state directory, so nothing is lost with it.
+        It holds only links, so nothing is lost with it.
         """
         note = self.root / "short_folder"
         with contextlib.suppress(OSError):

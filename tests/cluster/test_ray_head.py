@@ -1,27 +1,33 @@
-"""What the Ray head asks of this machine before it is started."""
+"""The Python by which Ray has a shell start its workers."""
 
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from cluster.local import ray_head, servers
-from usererror import UserError
+from cluster.local import ray_head
 
 
-@pytest.mark.parametrize("folder", ["/a folder", "/a&b", "/a$b", "/a(1)", "/it's"])
-def test_a_python_that_ray_would_misread_is_refused_before_anything_is_made(
+@pytest.mark.parametrize("folder", ["a folder", "a&b", "a$b", "a(1)", "it's"])
+def test_where_a_shell_would_misread_its_path_it_has_another(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "executable", f"{folder}/bin/python")
-    monkeypatch.setattr(servers, "_start_where_there_is_room", lambda *_: pytest.fail("started"))
-    with pytest.raises(UserError, match=r"start workers.*VENV=/path/without/spaces") as refused:
-        servers.up(tmp_path / "state")
-    assert refused.value.where == f"{folder}/bin/python"
-    assert not (tmp_path / "state").exists()
+    environment, short = tmp_path / folder, tmp_path / "short"
+    environment.symlink_to(sys.prefix)
+    short.mkdir()
+    monkeypatch.setattr(sys, "executable", str(environment / "bin" / Path(sys.executable).name))
+    for _ in range(2):  # each start of the head
+        ray_head._prepare(tmp_path, short)
+    path = str(ray_head.python(short))
+    assert shlex.quote(path) == path
+    asked = "import ray, sys; print(sys.executable)"
+    found = subprocess.run([path, "-c", asked], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == path, "and Ray will start workers by it"
 
 
 @pytest.mark.parametrize("folder", ["/opt/python-3.11_1", "/home/jürgen/.venv"])
-def test_others_are_not(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_others_are_used_as_they_are(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", f"{folder}/bin/python")
-    ray_head.check_python()
+    assert ray_head.python(Path("/short")) == Path(f"{folder}/bin/python")
