@@ -1,5 +1,6 @@
-"""ImageNet weights that lie in S3: a file is fetched once a node and kept there."""
+"""ImageNet weights as this node has them: fetched from S3 once and kept, known by their content."""
 
+import functools
 import hashlib
 from pathlib import Path
 
@@ -7,6 +8,18 @@ from headpose.networks.imagenet import SUFFIXES, file_for
 from tuning.node_lock import node_lock
 from tuning.objects import Objects, Place, parse_place
 from usererror import NotHereError
+
+
+def content_of(file: Path) -> str:
+    """The sha256 of a file; one that has not changed since is not read again by this process."""
+    known = file.stat()
+    return _digest(file, known.st_size, known.st_mtime_ns)
+
+
+@functools.lru_cache
+def _digest(file: Path, size: int, modified_ns: int) -> str:  # noqa: ARG001 (they tell its versions)
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def fetched(uri: str, backbone: str, cache: Path, objects: Objects) -> Path:

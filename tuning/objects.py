@@ -1,8 +1,10 @@
 """The one door to S3-compatible storage."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -19,6 +21,7 @@ from usererror import NotHereError, UserError
 _ABSENT = {"404", "NoSuchKey", "NotFound"}
 _IN_THE_WAY = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
 _REFUSED = {"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden"}
+_BUSY = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 
 
 @dataclass(frozen=True)
@@ -97,19 +100,33 @@ class Objects:
 
     def __init__(self, settings: Settings, timeout_s: float = 60.0, attempts: int = 4) -> None:
         self._endpoint = settings.s3_endpoint or "AWS S3"
+        self._settings = settings
+        self._config = Config(
+            retries={"mode": "standard", "total_max_attempts": attempts},
+            connect_timeout=5,
+            read_timeout=timeout_s,
+            s3={"addressing_style": "path"},
+        )
+        self._keys_of = _version(settings.s3_credentials_file)
+        self._made = self._new_client()
+
+    @property
+    def _client(self) -> Any:
+        """AWS's library reads a file of keys once; one that was renewed since is read again."""
+        version = _version(self._settings.s3_credentials_file)
+        if version not in (None, self._keys_of):
+            with contextlib.suppress(StorageRefusesError):  # it is just being written
+                self._made, self._keys_of = self._new_client(), version
+        return self._made
+
+    def _new_client(self) -> Any:
         try:
-            self._client: Any = _session(settings.s3_credentials_file).client(
-                "s3",
-                endpoint_url=settings.s3_endpoint,
-                config=Config(
-                    retries={"mode": "standard", "total_max_attempts": attempts},
-                    connect_timeout=5,
-                    read_timeout=timeout_s,
-                    s3={"addressing_style": "path"},
-                ),
+            session = _session(self._settings.s3_credentials_file)
+            return session.client(
+                "s3", endpoint_url=self._settings.s3_endpoint, config=self._config
             )
         except BotoCoreError as error:  # no such profile, half a key, a file that is none
-            where = str(settings.s3_credentials_file or "S3 credentials")
+            where = str(self._settings.s3_credentials_file or "S3 credentials")
             remedy = "correct them, or have HOPETUNE_S3_CREDENTIALS_FILE name a file with [default]"
             what = "AWS's library cannot read them"
             raise StorageRefusesError(where, what, got=str(error), remedy=remedy) from error
@@ -234,7 +251,8 @@ class Objects:
             return StorageRefusesError(where, "no S3 credentials", remedy=remedy)
         remedy = "check settings.s3_endpoint and that the server is up (`hopetune status`)"
         status = 0 if not isinstance(error, ClientError) else _http_status(error)
-        kind = StorageRefusesError if 400 <= status < 500 else StorageAwayError
+        refuses = 400 <= status < 500 and status not in _BUSY and code != "RequestTimeout"
+        kind = StorageRefusesError if refuses else StorageAwayError
         return kind(where, "the S3 server cannot be used", got=str(error), remedy=remedy)
 
 
@@ -254,6 +272,15 @@ def _session(credentials_file: Path | None) -> Session:
         # from coming first.
         profile = "default"
     return Session(botocore_session=core, profile_name=profile, region_name="us-east-1")
+
+
+def _version(file: Path | None) -> tuple[int, int] | None:
+    """What changes with a file's content; none where there is none."""
+    try:
+        known = file.stat() if file else None
+    except OSError:
+        return None
+    return (known.st_mtime_ns, known.st_size) if known else None
 
 
 def _http_status(error: ClientError) -> int:

@@ -28,13 +28,21 @@ class DataIdentity:
     split_seed: int
 
 
-def prefix_keys(config: TrainConfig, data: DataIdentity, epochs: int) -> list[str]:
-    """Keys after each epoch, ``TRUNK/STATE``: ``keys[e - 1]`` names the state after epoch ``e``."""
+def prefix_keys(
+    config: TrainConfig, data: DataIdentity, epochs: int, weights: str | None = None
+) -> list[str]:
+    """Keys after each epoch, ``TRUNK/STATE``: ``keys[e - 1]`` names the state after epoch ``e``.
+
+    ``weights``: what the file of ImageNet weights holds, as a hash, where there is one; else the
+    name of their place says it.
+    """
     static = {
         field.name: getattr(config, field.name)
         for field in dataclasses.fields(config)
         if field.name not in SCHEDULE_FIELDS
     }
+    if weights is not None:
+        static["imagenet"] = weights
     for name, as_before in ADDED_LATER.items():
         if static[name] == as_before:
             del static[name]

@@ -17,8 +17,10 @@ from headpose.config import TrainConfig
 from headpose.data.prepared import PreparedSet
 from headpose.data.sources import ImageSource
 from headpose.data.split import split_by_photo
+from headpose.networks.imagenet import file_of
 from headpose.training import EpochResult, Training
 from tuning.checkpoints import CheckpointStore
+from tuning.initial_weights import content_of
 from tuning.manifest import OBJECTIVE, Metrics
 from tuning.prefix import DataIdentity, prefix_keys
 
@@ -76,7 +78,11 @@ def train_trial(
         torch.OutOfMemoryError: it does not fit into the GPU's memory.
     """
     identity = DataIdentity(data.fingerprint, plan.validation_fraction, plan.split_seed)
-    keys = prefix_keys(plan.config, identity, plan.epochs)
+    config = plan.config
+    if imagenet is None and config.imagenet is not None:
+        imagenet = file_of(config.backbone, config.imagenet)
+    weights = content_of(imagenet) if imagenet else None
+    keys = prefix_keys(config, identity, plan.epochs, weights)
     course = _Course(keys, checkpoints, trained)
     for epoch in range(1, min(course.epochs, plan.epochs - 1) + 1):
         yield course.stored(epoch)

@@ -12,6 +12,7 @@ from torchvision import models
 from headpose.networks.imagenet import imagenet_state
 from headpose.networks.names import FROM_TIMM, check_backbone
 from headpose.networks.state_dicts import load_published
+from usererror import NotHereError, UserError
 
 # These two have side outputs, which would make forward() return tuples while training. Their
 # published weights expect inputs normalised to ±1, which transform_input derives from ImageNet
@@ -48,14 +49,18 @@ def make_trunk(name: str, imagenet: str | None = None) -> Trunk:
             see :func:`headpose.networks.imagenet.imagenet_state`.
 
     Raises:
-        UserError: as :func:`headpose.networks.names.check_backbone`, or the ImageNet weights are
-            absent or do not fit.
+        UserError: as :func:`headpose.networks.names.check_backbone`.
+        NotHereError: the ImageNet weights are absent or do not fit.
     """
     check_backbone(name)
     classifier = _classifier(name)
     if imagenet is not None:
         where = f"ImageNet weights of {name} from {imagenet}"
-        load_published(classifier, imagenet_state(name, imagenet), where)
+        state = imagenet_state(name, imagenet)
+        try:
+            load_published(classifier, state, where)
+        except UserError as error:  # of the file, not of the configuration
+            raise NotHereError.of(error) from error
     if name.startswith("squeezenet"):  # its last layer is a convolution, pooled afterwards
         module: nn.Module = classifier.features
         return Trunk(module, features=512, spatial=True, stem=_stem(module))

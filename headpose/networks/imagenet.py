@@ -33,13 +33,14 @@ def imagenet_state(backbone: str, source: str) -> dict[str, Tensor]:
             (``resnet18-f37072fd.pth``).
 
     Raises:
-        NotHereError: the weights are not there, or cannot be fetched.
-        UserError: they are damaged, or there are several of this backbone.
+        NotHereError: the weights are not there, cannot be fetched, or are damaged.
+        UserError: there are several of this backbone.
     """
-    if source == DOWNLOAD:
-        state = _downloaded(backbone)
-    else:
-        state = read_state_dict(_file_of(backbone, Path(source).expanduser()))
+    file = file_of(backbone, source)
+    try:
+        state = _downloaded(backbone) if file is None else read_state_dict(file)
+    except UserError as error:  # another machine's copy may be whole
+        raise NotHereError.of(error) from error
     return {
         _OLD_DENSENET.sub(r"\1\2", key): value
         for key, value in state.items()
@@ -73,8 +74,17 @@ def file_for(backbone: str, names: Iterable[str], where: str) -> str:
     return found[0]
 
 
-def _file_of(backbone: str, place: Path) -> Path:
-    """The file itself, or the one file of this backbone in a folder."""
+def file_of(backbone: str, source: str) -> Path | None:
+    """The file of a backbone's weights on this machine, see :func:`imagenet_state`; none for those
+    that are downloaded.
+
+    Raises:
+        NotHereError: there is none.
+        UserError: there are several.
+    """
+    if source == DOWNLOAD:
+        return None
+    place = Path(source).expanduser()
     if place.is_dir():
         files = (file.name for file in place.iterdir() if file.is_file())
         return place / file_for(backbone, files, str(place))

@@ -109,8 +109,16 @@ def test_a_missing_file_is_an_error_and_no_silent_start_from_scratch(tmp_path: P
 def test_weights_of_another_backbone_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     torch.save(classifier_state("resnet18"), path)
-    with pytest.raises(UserError, match=r"the weights are of another network; got '.* missing"):
+    with pytest.raises(NotHereError, match=r"the weights are of another network; got '.* missing"):
         build_network("resnet34", 6, imagenet=str(path))
+
+
+def test_damaged_weights_are_a_fault_of_this_copy(tmp_path: Path) -> None:
+    path = tmp_path / "resnet18.pth"
+    torch.save(classifier_state("resnet18"), path)
+    path.write_bytes(path.read_bytes()[:100_000])
+    with pytest.raises(NotHereError, match="cannot be read as weights"):
+        build_network("resnet18", 6, imagenet=str(path))
 
 
 def test_side_outputs_and_old_names_in_published_files_are_understood(tmp_path: Path) -> None:

@@ -8,19 +8,28 @@ from pathlib import Path
 import pytest
 
 from cluster.settings import Settings
-from tuning.objects import Objects, Place, StorageRefusesError, is_in_s3, parse_place
+from tuning.objects import (
+    Objects,
+    Place,
+    StorageAwayError,
+    StorageRefusesError,
+    is_in_s3,
+    parse_place,
+)
 from usererror import UserError
 
 KEYS_SHOWN: list[str] = []
 
 
 class Failing(http.server.BaseHTTPRequestHandler):
-    """Answers every PUT as a server that has lost its disks."""
+    """Answers every PUT as a server that has lost its disks, or as the test says."""
+
+    status = 500
 
     def do_PUT(self) -> None:
         KEYS_SHOWN.append(self.headers["authorization"])
         self.rfile.read(int(self.headers.get("content-length", 0)))
-        self.send_response(500)
+        self.send_response(self.status)
         self.send_header("content-length", "0")
         self.end_headers()
 
@@ -50,6 +59,34 @@ def test_an_upload_that_the_server_cannot_keep_is_told(settings: Settings, tmp_p
     file.write_bytes(b"x")
     with pytest.raises(UserError, match="the S3 server cannot be used"):
         Objects(settings).upload(file, Place("bucket", "key"))
+
+
+@pytest.mark.parametrize("status", [408, 429])
+def test_a_server_that_has_too_much_to_do_is_away_and_refuses_nobody(
+    settings: Settings, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Failing, "status", status)
+    with pytest.raises(StorageAwayError):
+        Objects(settings, attempts=1).put(Place("bucket", "key"), b"x")
+
+
+def test_keys_that_were_renewed_are_used_from_the_next_request_on(settings: Settings) -> None:
+    objects, keys = Objects(settings, attempts=1), settings.s3_credentials_file
+    assert keys is not None
+
+    def shown() -> str:
+        KEYS_SHOWN.clear()
+        with pytest.raises(StorageAwayError):
+            objects.put(Place("bucket", "key"), b"x")
+        return KEYS_SHOWN[-1].partition("Credential=")[2].partition("/")[0]
+
+    assert shown() == "a"
+    keys.write_text("[default]\naws_access_key_id = renewed\n")  # half of it is written
+    assert shown() == "a"
+    keys.write_text("[default]\naws_access_key_id = renewed\naws_secret_access_key = c\n")
+    assert shown() == "renewed"
+    keys.unlink()
+    assert shown() == "renewed"
 
 
 @pytest.mark.parametrize(

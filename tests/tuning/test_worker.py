@@ -54,7 +54,7 @@ def worker(
     objects: MemoryObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Worker]:
     monkeypatch.setenv("HOPETUNE_STATE_DIR", str(tmp_path))
-    found = worker_on(objects, tmp_path / "spool")
+    found = worker_on(objects, tmp_path / "waiting")
     yield found
     objects.gate.set()
     ended(found)
@@ -151,7 +151,7 @@ def test_a_trial_leaves_nothing_behind(
     monkeypatch.setenv("HOPETUNE_STATE_DIR", str(tmp_path))
     # Else the look for orphans may have the spool's lock open while files are counted.
     monkeypatch.setattr("tuning.uploads.ADOPT_S", 1e6)
-    worker = worker_on(objects, tmp_path / "spool")
+    worker = worker_on(objects, tmp_path / "waiting")
     spec = spec_of(prepared, epochs=2)
     for parameters in (FIRST | {"learning_rate": 1e-2}, SECOND):  # whose beginnings are kept
         list(worker.start(spec, parameters))
@@ -192,7 +192,7 @@ def test_a_trial_taken_up_at_once_finds_the_checkpoint_that_is_on_its_way(
     objects.gate.clear()
     first = next(worker.start(spec, SECOND))
     assert not first.restored
-    other = worker_on(objects, tmp_path / "spool")
+    other = worker_on(objects, tmp_path / "waiting")
     try:
         for taker in (worker, other):
             reports = taker.start(spec, SECOND, trained_epochs=1)
@@ -281,12 +281,20 @@ def test_imagenet_weights_from_the_store_are_those_of_the_file(
         spec = spec_of(prepared)
         spec = spec.model_copy(update={"fixed": spec.fixed | fixed})
         reports = list(worker.start(spec, SECOND))
-        assert not any(report.restored for report in reports)
+        restored.extend(report.restored for report in reports)
         return [report.metrics["train_loss"] for report in reports]
 
-    from_store = losses(imagenet="s3://bucket/imagenet")
+    restored: list[bool] = []
+    scratch, from_store = losses(), losses(imagenet="s3://bucket/imagenet")
+    assert not any(restored)
+    assert from_store != scratch
+    restored.clear()
     assert from_store == losses(imagenet=str(file.parent))
-    assert from_store != losses()
+    assert all(restored), "what was trained is known by the weights, wherever they lie"
+    restored.clear()
+    torch.save(models.get_model("squeezenet1_1", weights=None).state_dict(), file)
+    assert from_store != losses(imagenet=str(file.parent))
+    assert not any(restored), "others lie at the same place now"
 
 
 def test_initial_weights_that_cannot_be_had_are_no_fault_of_the_configuration(
