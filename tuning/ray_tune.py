@@ -16,7 +16,7 @@ import ray
 from ray import cloudpickle, tune
 from ray.air.execution._internal import RayActorManager
 from ray.exceptions import RayActorError, RayTaskError
-from ray.tune.execution import tune_controller
+from ray.tune.execution import class_cache, tune_controller
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
@@ -44,6 +44,11 @@ from tuning.study import now_ms
 
 log = logging.getLogger(__name__)
 
+
+# Ray Tune would put keys of the driver's environment into that of its actors, where all see them.
+class_cache.ENV_VARS_TO_PROPAGATE -= {
+    name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")
+}
 
 _AVOID = "avoid"
 _UNLIMITED = 1_000_000

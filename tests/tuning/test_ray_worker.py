@@ -1,9 +1,11 @@
 """What a worker says of attempts that fail for no reason of its process."""
 
+import importlib
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.tune.execution.class_cache import _ActorClassCache
 
 from tuning.exits import ExitReason
 from tuning.ray_worker import (
@@ -31,6 +33,18 @@ def work(place: str) -> dict[str, Any]:
         TRAINED: (0, 0.0),
         FINGERPRINT: "0" * 64,
     }
+
+
+def test_no_secret_of_the_drivers_environment_travels_to_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever sees the dashboard sees what an actor's environment is set to."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, "secret")
+    importlib.import_module("tuning.ray_tune")
+    actor = _ActorClassCache().get(HeadposeTrainable)
+    assert "secret" not in str(actor._default_options)
+    assert "PL_DISABLE_FORK" in str(actor._default_options), "there it would be"
 
 
 def test_a_node_without_settings_is_told_from_a_wrong_configuration(
