@@ -125,6 +125,10 @@ class Objects:
             return session.client(
                 "s3", endpoint_url=self._settings.s3_endpoint, config=self._config
             )
+        except ValueError as error:
+            rule = "http://HOST:PORT, or https://HOST"
+            where, got = "settings.s3_endpoint", self._settings.s3_endpoint
+            raise StorageRefusesError(where, "not an address", got=got, rule=rule) from error
         except BotoCoreError as error:  # no such profile, half a key, a file that is none
             where = str(self._settings.s3_credentials_file or "S3 credentials")
             remedy = "correct them, or have HOPETUNE_S3_CREDENTIALS_FILE name a file with [default]"

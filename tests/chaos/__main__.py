@@ -6,6 +6,7 @@ python -m tests.chaos --only 17 --seed 0
 
 import argparse
 import datetime
+import os
 import shutil
 import sys
 import tempfile
@@ -25,6 +26,9 @@ NODES = 3
 def main() -> int:
     """Runs what the arguments ask for."""
     given = _arguments()
+    # What is exported for real work, servers or a state directory, is nothing to break.
+    for name in [name for name in os.environ if name.upper().startswith("HOPETUNE_")]:
+        del os.environ[name]
     indices = given.only or range(given.start, given.start + given.faults)
     root = Path(tempfile.mkdtemp(prefix="hopetune-chaos-"))
     began_s = time.time()

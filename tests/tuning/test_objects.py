@@ -70,6 +70,12 @@ def test_a_server_that_has_too_much_to_do_is_away_and_refuses_nobody(
         Objects(settings, attempts=1).put(Place("bucket", "key"), b"x")
 
 
+def test_an_endpoint_without_its_scheme_is_no_traceback(settings: Settings) -> None:
+    wrong = settings.model_copy(update={"s3_endpoint": "localhost:8333"})
+    with pytest.raises(StorageRefusesError, match=r"s3_endpoint: not an address; got 'localhost"):
+        Objects(wrong)
+
+
 def test_keys_that_were_renewed_are_used_from_the_next_request_on(settings: Settings) -> None:
     objects, keys = Objects(settings, attempts=1), settings.s3_credentials_file
     assert keys is not None
