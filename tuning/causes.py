@@ -2,7 +2,7 @@
 
 from tuning.exits import ExitReason
 from tuning.preemption import PreemptedError
-from tuning.spool import FULL, DiskFullError
+from tuning.spool import FULL, DiskFullError, SpoolFullError
 from usererror import NotHereError, UserError
 
 WORKER_IS_WELL = (ExitReason.OUT_OF_MEMORY, ExitReason.INVALID_CONFIG, ExitReason.UNFIT_NODE)
@@ -17,10 +17,14 @@ def cause_of(error: BaseException) -> tuple[ExitReason, str]:
         return ExitReason.PREEMPTED, "its worker was told to leave"
     if full := _full_disk(error):
         return ExitReason.DISK_FULL, full
-    if isinstance(error, torch.OutOfMemoryError):
-        return ExitReason.OUT_OF_MEMORY, str(error)
-    if isinstance(error, NotHereError):
-        return ExitReason.UNFIT_NODE, str(error)
+    kinds = (
+        (torch.OutOfMemoryError, ExitReason.OUT_OF_MEMORY),
+        (NotHereError, ExitReason.UNFIT_NODE),
+        (SpoolFullError, ExitReason.PREEMPTED),  # nobody's failure: it is the store that is away
+    )
+    for kind, cause in kinds:
+        if isinstance(error, kind):
+            return cause, str(error)
     if type(error) is UserError:  # circumstances, as a storage that is away, have subclasses
         return ExitReason.INVALID_CONFIG, str(error)
     text = str(error).strip()

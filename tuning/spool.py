@@ -32,6 +32,10 @@ _LENGTH_BYTES = 8
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
+class SpoolFullError(UserError):
+    """Checkpoints that all matter fill a node's spool, and none of them could be uploaded."""
+
+
 class DiskFullError(UserError):
     """A node's disk has no room for a checkpoint.
 
@@ -132,6 +136,7 @@ class Spool:
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self._folder = folder
+        self.place = str(folder)
         self.limit_bytes = limit_bytes
         self._mine = folder / uuid.uuid4().hex
         self._lock: int | None = None

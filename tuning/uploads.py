@@ -24,12 +24,23 @@ from tuning.manifest import (
     read_manifest,
 )
 from tuning.objects import Objects, Place
-from tuning.spool import Content, DiskFullError, Draft, Entry, Spool, superseded
+from tuning.spool import (
+    Content,
+    DiskFullError,
+    Draft,
+    Entry,
+    Spool,
+    SpoolFullError,
+    superseded,
+)
 from usererror import UserError
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # untuned
 ADOPT_S = 5.0
 """How often an idle process looks for what dead ones left on the node; untuned."""
+ROOM_PATIENCE_S = 300.0
+"""How long training waits for room in the spool; then somebody else may have the GPU, for a worker
+that says nothing is soon taken for hung (``Resources.stall_minutes``: 10). Untuned."""
 CLOSE_PATIENCE_S = 30.0
 """How long a process that ends waits for the next of its uploads to arrive; the rest stays in the
 spool, and somebody else brings it (tuning/leftovers.py). Untuned."""
@@ -65,6 +76,7 @@ class Uploads:
         Waits where the spool has reached its limit and nothing in it is superseded.
 
         Raises:
+            SpoolFullError: no room came about in it.
             DiskFullError: there is no room on the disk.
             NotHereError: the spool cannot be written to.
         """
@@ -113,16 +125,20 @@ class Uploads:
             return write()
 
     def _make_room(self, needed_bytes: int) -> None:
-        told = False
+        until_s: float | None = None
         while self._spool.used_bytes() + needed_bytes > self._spool.limit_bytes:
             if self._drop_superseded():
                 continue
             with self._changed:
                 if not self._waiting and self._in_hand is None:
                     return  # it is not this process that fills it, or one alone is too large
-                if not told:
+                if until_s is None:
                     self._tell("training waits: the node's spool is full of checkpoints to upload")
-                    told = True
+                    until_s = time.monotonic() + ROOM_PATIENCE_S
+                elif time.monotonic() >= until_s:
+                    limit = f"HOPETUNE_SPOOL_BYTES allows {self._spool.limit_bytes:,}"
+                    what = "the spool is full of checkpoints that cannot be uploaded"
+                    raise SpoolFullError(self._spool.place, what, rule=limit)
                 self._changed.wait(FIRST_PAUSE_S)
 
     def _drop_superseded(self) -> bool:

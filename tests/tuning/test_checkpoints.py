@@ -15,8 +15,9 @@ from headpose.tensor_file import TensorFile
 from tuning.checkpoints import CheckpointStore
 from tuning.manifest import PARTS, Part, manifest_of, read_manifest
 from tuning.objects import AbsentObjectError, Place
-from tuning.spool import DiskFullError, Entry, Spool
-from tuning.uploads import Uploads, store
+from tuning.spec import Resources
+from tuning.spool import DiskFullError, Entry, Spool, SpoolFullError
+from tuning.uploads import ROOM_PATIENCE_S, Uploads, store
 
 ROOT = Place("bucket", "checkpoints")
 KEYS = [f"trunk/{epoch}" for epoch in range(1, 5)]
@@ -387,6 +388,26 @@ def test_the_bound_drops_what_is_superseded_and_then_makes_training_wait(
     kept = {key.split("/")[-2] for key in stored(objects, "trunk") if "manifest" in key}
     assert {"1", "7"} <= kept
     assert "3" not in kept
+
+
+def test_a_worker_waits_no_longer_for_room_than_it_may_be_silent(
+    store_of: StoreOf, objects: MemoryObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store is away for hours, and every checkpoint in the spool matters."""
+    assert 60 * Resources().stall_minutes > ROOM_PATIENCE_S
+    monkeypatch.setattr("tuning.uploads.ROOM_PATIENCE_S", 0.5)
+    large = TensorFile({"w": torch.zeros(25_000)}), TensorFile({"a": torch.zeros(10)})
+    found = store_of(limit_bytes=250_000)
+    objects.gate.clear()
+    for trunk in "ab":
+        save(found, f"{trunk}/1", [{"val_mae": 1.0}], large)
+    with pytest.raises(SpoolFullError, match=r"full .* HOPETUNE_SPOOL_BYTES allows 250,000"):
+        save(found, "c/1", [{"val_mae": 1.0}], large)
+    objects.gate.set()
+    assert found.flush(10)
+    save(found, "c/1", [{"val_mae": 1.0}], large)
+    assert found.flush(10)
+    assert [len(stored(objects, trunk)) for trunk in "abc"] == [3, 3, 3]
 
 
 def fill_up(disk: Path) -> None:
