@@ -103,7 +103,8 @@ class TrialRecord:
 
     def seconds(self, now_ms: int) -> float:
         """How long it has held its workers; what it waits for one, or for the store, costs none."""
-        return sum(attempt.seconds(now_ms) for attempt in self.attempts)
+        until_ms = now_ms if self.ended_ms is None else self.ended_ms
+        return sum(attempt.seconds(until_ms) for attempt in self.attempts)
 
 
 @dataclass(frozen=True)
