@@ -61,6 +61,9 @@ class PlainRay:
         self._scheduler.on_trial_add(cast(Any, None), cast(Any, trial))
         return Work(number, dict(settings))
 
+    def on_start(self, number: int, attempt: int, node: str, pid: int) -> None:
+        """It asks nobody where a trial is trained."""
+
     def on_epoch(self, number: int, attempt: int, record: EpochRecord) -> bool:  # noqa: ARG002
         trial = cast(Any, self._trials[number])
         result = {METRIC: record.metrics[METRIC], "training_iteration": record.epoch}
@@ -113,6 +116,9 @@ class PlainOptuna:
         trial = self._study.ask(fixed_distributions=self._space)
         self._trials[trial.number] = trial
         return Work(trial.number, dict(trial.params))
+
+    def on_start(self, number: int, attempt: int, node: str, pid: int) -> None:
+        """It asks nobody where a trial is trained."""
 
     def on_epoch(self, number: int, attempt: int, record: EpochRecord) -> bool:  # noqa: ARG002
         trial, value = self._trials[number], record.metrics[METRIC]

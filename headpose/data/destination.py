@@ -46,7 +46,7 @@ def claimed(place: Path) -> Iterator[Path]:
     try:
         partial.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        what, remedy = "cannot be made", "choose another place"
+        what, remedy = "cannot be used", "choose another place"
         raise UserError(str(partial), what, got=error.strerror, remedy=remedy) from error
     descriptor = os.open(partial, os.O_RDONLY)
     try:

@@ -166,7 +166,7 @@ def test_work_beside_a_manifest_is_not_replaced(source: Path, tmp_path: Path, be
 
 def test_a_place_where_no_folder_can_be_is_the_users_error(source: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("text")
-    with pytest.raises(UserError, match="cannot be made; got 'Not a directory'"):
+    with pytest.raises(UserError, match="cannot be used; got 'Not a directory'"):
         prepare("300w-lp", source, tmp_path / "file" / "set", SMALL)
 
 
