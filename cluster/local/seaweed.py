@@ -132,11 +132,19 @@ def _is_listened_at(path: Path) -> bool:
 
 def _check(ports: dict[str, int], credentials: Credentials, bucket: str) -> None:
     """The bucket answers to our keys; a missing one is made."""
-    import boto3  # noqa: PLC0415 (costs half a second, needed only here)
+    import botocore.session  # noqa: PLC0415 (costs half a second, needed only here)
     from botocore.config import Config  # noqa: PLC0415
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
 
-    client = boto3.session.Session().client(
+    # Neither a profile that the environment names nor a file of AWS's tools is asked.
+    session = botocore.session.Session(
+        session_vars={
+            "profile": (None, None, None, None),
+            "config_file": (None, None, os.devnull, None),
+            "credentials_file": (None, None, os.devnull, None),
+        }
+    )
+    client = session.create_client(
         "s3",
         endpoint_url=endpoint(ports),
         aws_access_key_id=credentials.s3_access_key,
