@@ -116,6 +116,11 @@ class Conductor:
         """Keeps the epoch, then lets divergence, the plan and the early-stopping rule speak."""
         if not self._running.has(number, attempt):
             return False  # a worker that was given up still speaks
+        if self._study.contradicts(number, record):
+            # It would become a mixture of two trainings.
+            why = "other ImageNet weights, or another version, than the trial was begun with"
+            self.on_end(number, attempt, ExitReason.UNFIT_NODE, why)
+            return False
         self._running.heard(number, record)
         value = record.metrics["val_mae"]
         if self._study.record_epoch(number, record):

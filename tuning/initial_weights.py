@@ -11,9 +11,16 @@ from usererror import NotHereError
 
 
 def content_of(file: Path) -> str:
-    """The sha256 of a file; one that has not changed since is not read again by this process."""
-    known = file.stat()
-    return _digest(file, known.st_size, known.st_mtime_ns)
+    """The sha256 of a file; one that has not changed since is not read again by this process.
+
+    Raises:
+        NotHereError: it cannot be read.
+    """
+    try:
+        known = file.stat()
+        return _digest(file, known.st_size, known.st_mtime_ns)
+    except OSError as error:
+        raise NotHereError(str(file), "cannot be read", got=error.strerror) from error
 
 
 @functools.lru_cache

@@ -130,7 +130,8 @@ class Spool:
     """The spool of a node below ``folder``; this process writes into a folder of its own there.
 
     Args:
-        folder: shared by all processes of the node.
+        folder: shared by all processes of the node; beside it may lie those of other nodes, and
+            those that this one had under other names (a container gets a new one each time).
         limit_bytes: what all of them together may keep there.
     """
 
@@ -197,6 +198,12 @@ class Spool:
                 if folder != self._mine and _is_orphan(folder):
                     found += [path.replace(self._mine / path.name) for path in _checkpoints(folder)]
                     shutil.rmtree(folder, ignore_errors=True)
+            for folder in self._of_other_names():
+                if _is_orphan(folder):  # of the same boot, so of the same machine
+                    trusted = [path for path in _checkpoints(folder) if _entry(path)]
+                    found += [path.replace(self._mine / path.name) for path in trusted]
+                    if trusted and not _checkpoints(folder):
+                        shutil.rmtree(folder, ignore_errors=True)
         entries = [entry for path in found if (entry := _entry(path))]
         for path in {*found} - {entry.path for entry in entries}:
             path.unlink(missing_ok=True)  # torn by a power cut
@@ -241,6 +248,13 @@ class Spool:
             return sorted(path for path in self._folder.iterdir() if path.is_dir())
         except FileNotFoundError:
             return []
+
+    def _of_other_names(self) -> list[Path]:
+        return sorted(
+            path.parent
+            for path in self._folder.parent.glob(f"*/*/{LOCK}")
+            if path.parent.parent != self._folder
+        )
 
     def _files(self) -> Iterator[Path]:
         for folder in self._folders():

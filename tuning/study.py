@@ -152,6 +152,12 @@ class Study:
         entry.add(record.epoch, record.metrics, record.checkpoint_key)
         return True
 
+    def contradicts(self, number: int, record: EpochRecord) -> bool:
+        """Whether an epoch was known before as that of another training."""
+        return self._open[number].epochs.get(record.epoch, record.checkpoint_key) != (
+            record.checkpoint_key
+        )
+
     def record_attempt(self, number: int, attempt: Attempt) -> None:
         """Keeps an attempt at a trial as it stands now."""
         entry = self._open[number]

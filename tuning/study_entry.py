@@ -17,7 +17,8 @@ class Entry:
         self.id, self.number = trial_id, number
         self.begun_after: int = attributes.get(BEGUN_AFTER, 0)
         self.attempts = {attempt.number: attempt for attempt in attempts_of(attributes)}
-        self.epochs: set[int] = set()
+        self.epochs: dict[int, str] = {}
+        """The keys of their checkpoints."""
         self.trained_s = 0.0
         self.best: float | None = None
         self.best_checkpoint: str | None = None
@@ -35,7 +36,7 @@ class Entry:
 
     def add(self, epoch: int, metrics: dict[str, float], checkpoint_key: str) -> None:
         value = metrics["val_mae"]
-        self.epochs.add(epoch)
+        self.epochs[epoch] = checkpoint_key
         self.trained_s += metrics.get("epoch_seconds", 0.0)
         self._metrics = metrics
         if math.isfinite(value) and (self.best is None or value < self.best):

@@ -33,8 +33,8 @@ class Record:
     start_mark: str
     fingerprint: str
     started_at_s: float
-    host: str
-    """The name of the machine that it was launched on."""
+    host: str = ""
+    """The name of the machine that it was launched on; earlier versions did not keep it."""
 
     @property
     def alive(self) -> bool:
@@ -45,7 +45,7 @@ class Record:
     def is_elsewhere(self) -> bool:
         """Whether it was launched on another machine, where it may run unseen from here."""
         # One that is alive here was not: this machine has another name by now.
-        return self.host != socket.gethostname() and not self.alive
+        return self.host not in ("", socket.gethostname()) and not self.alive
 
 
 def read_record(path: Path) -> Record | None:

@@ -141,7 +141,7 @@ def test_a_stop_before_its_driver_begins_stands(
 
     unknown = f"small-pending-{SEED}"
     jobs.submit(servers, submission_id=unknown, entrypoint="sleep 300")
-    assert "had not begun; its job is ended" in hopetune_here("stop", unknown).stdout
+    assert "is not in the study yet; its job is ended" in hopetune_here("stop", unknown).stdout
     until = time.monotonic() + 60
     while not jobs.get(servers, unknown).finished and time.monotonic() < until:
         time.sleep(0.2)

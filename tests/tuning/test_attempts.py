@@ -141,6 +141,20 @@ def test_a_driver_that_did_not_listen_takes_nobody_for_hung(study: Study) -> Non
     assert [a.cause for a in study.trial(work.number).attempts] == [STALLED]
 
 
+def test_a_trial_goes_on_only_where_the_same_is_trained(conductor: Conductor, study: Study) -> None:
+    """Its ImageNet weights were replaced, or a node has others."""
+    first = handed_out(conductor)
+    report(conductor, first, 1, mae=5.0)
+    conductor.on_end(first.number, first.attempt, PREEMPTED, None)
+    again = handed_out(conductor)
+    other = EpochRecord(1, 1000, {"val_mae": 4.0, "epoch_seconds": 1.0}, "other/1", restored=False)
+    assert not conductor.on_epoch(again.number, again.attempt, other)
+    trial = study.trial(first.number)
+    assert trial.curve == {1: 5.0}
+    assert [a.cause for a in trial.attempts] == [PREEMPTED, ExitReason.UNFIT_NODE]
+    assert "other ImageNet weights" in (trial.attempts[-1].detail or "")
+
+
 def test_what_a_stale_worker_says_is_not_listened_to(conductor: Conductor, study: Study) -> None:
     stale = handed_out(conductor)
     conductor.on_end(stale.number, stale.attempt, PREEMPTED, None)

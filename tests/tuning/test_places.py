@@ -35,3 +35,22 @@ def test_a_node_leaves_alone_what_waits_on_another(
     again = Spool(spool(settings), 10**9)
     assert [found.key for found in again.adopt()] == ["trunk/1"]
     again.close()
+
+
+def test_a_container_finds_what_the_one_before_it_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(state_dir=tmp_path)
+    monkeypatch.setattr(socket, "gethostname", lambda: "container-1")
+    before = Spool(spool(settings), 10**9)
+    contents: dict[Part, Whole] = {"weights": Whole(b"w"), "optimiser": Whole(b"o")}
+    left = before.finish(before.draft(contents), "trunk/1", [{"val_mae": 4.0}])
+
+    monkeypatch.setattr(socket, "gethostname", lambda: "container-2")
+    after = Spool(spool(settings), 10**9)
+    assert after.adopt() == [], "the other one lives"
+    before.close()
+    (entry,) = after.adopt()
+    assert (entry.key, entry.read("weights")) == ("trunk/1", b"w")
+    assert not left.path.parent.exists()
+    after.close()

@@ -65,11 +65,14 @@ def stop(search: SearchName, address: Address = None) -> None:
 
 def _is_ended_before_its_start(cluster: Settings, name: str) -> bool:
     """Ends the job of a search that no driver has written into the study yet, if there is one."""
-    known = jobs.again(cluster, name) if cluster.ray_jobs_address else []
-    if not known or not jobs.stop(cluster, known[-1]):
+    try:
+        known = jobs.again(cluster, name)
+        is_ended = bool(known) and jobs.stop(cluster, known[-1])
+    except UserError:  # no cluster answers: nothing is known of that name
         return False
-    say(f"search {name} had not begun; its job is ended")
-    return True
+    if is_ended:
+        say(f"search {name} is not in the study yet; its job is ended")
+    return is_ended
 
 
 def _end_without_driver(storage: "Storage", name: str) -> None:
