@@ -1,7 +1,6 @@
 """What a failure within a worker says of its attempt."""
 
 from tuning.exits import ExitReason
-from tuning.objects import StorageAwayError
 from tuning.preemption import PreemptedError
 from tuning.spool import FULL, DiskFullError, SpoolFullError
 from usererror import NotHereError, UserError
@@ -21,9 +20,7 @@ def cause_of(error: BaseException) -> tuple[ExitReason, str]:
     kinds = (
         (torch.OutOfMemoryError, ExitReason.OUT_OF_MEMORY),
         (NotHereError, ExitReason.UNFIT_NODE),
-        # Nobody's failure, however often: it is the store that is away.
-        (SpoolFullError, ExitReason.PREEMPTED),
-        (StorageAwayError, ExitReason.PREEMPTED),
+        (SpoolFullError, ExitReason.PREEMPTED),  # nobody's failure: it is the store that is away
     )
     for kind, cause in kinds:
         if isinstance(error, kind):

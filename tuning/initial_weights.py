@@ -4,9 +4,10 @@ import functools
 import hashlib
 from pathlib import Path
 
+from headpose.files import write_atomically
 from headpose.networks.imagenet import SUFFIXES, file_for
 from tuning.node_lock import node_lock
-from tuning.objects import Objects, Place, parse_place
+from tuning.objects import Objects, Place, StorageAwayError, parse_place
 from usererror import NotHereError
 
 
@@ -36,14 +37,27 @@ def fetched(uri: str, backbone: str, cache: Path, objects: Objects) -> Path:
         uri: ``s3://`` place of the file, or of a folder with one for each backbone, as
             :func:`headpose.networks.imagenet.imagenet_state` takes them.
         backbone: a legal backbone name.
-        cache: where this node keeps such files; one that changes in S3 is fetched anew.
+        cache: where this node keeps such files; one that changes in S3 is fetched anew, and the
+            one that was fetched last serves while the store is away.
         objects: the store.
 
     Raises:
-        StorageAwayError: the store does not answer.
+        StorageAwayError: the store does not answer, and this node has none.
         NotHereError: the weights are not there.
         UserError: there are several of this backbone.
     """
+    note = cache / hashlib.sha256(f"{uri} {backbone}".encode()).hexdigest()[:32]
+    try:
+        file = _fetched(uri, backbone, cache, objects)
+    except StorageAwayError:
+        if not note.is_file() or not (file := cache / note.read_text("utf-8")).is_file():
+            raise
+        return file
+    write_atomically(note, str(file.relative_to(cache)).encode())
+    return file
+
+
+def _fetched(uri: str, backbone: str, cache: Path, objects: Objects) -> Path:
     place = parse_place(uri)
     is_file = place.key.endswith(SUFFIXES)
     folder = Place(place.bucket, place.key.rpartition("/")[0]) if is_file else place

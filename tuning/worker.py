@@ -47,7 +47,7 @@ LOAD_TIMEOUT_S = 15.0
 DATA_POLL_S = 2.0  # untuned
 DATA_PATIENCE_S = 300.0
 """How long a worker waits for a store that is away and what its node does not have, data set or
-ImageNet weights: then the attempt has failed. Untuned."""
+ImageNet weights: then the trial goes to another node. Untuned."""
 
 
 class Worker:
@@ -102,7 +102,6 @@ class Worker:
 
         Raises:
             NotHereError: this node cannot have that set, or the weights to begin with.
-            StorageAwayError: they cannot be fetched as yet.
             UserError: a configuration that cannot be trained.
         """
         self._end_trial()
@@ -160,8 +159,6 @@ class Worker:
             return _patiently(
                 lambda: open_set(uri, self._cache, self._looking, self._fetching, fingerprint)
             )
-        except StorageAwayError:
-            raise
         except UserError as error:  # no configuration's fault: none would fare better here
             raise NotHereError.of(error) from error
 
@@ -186,6 +183,6 @@ def _patiently(get: Callable[[], _Got]) -> _Got:
             return get()
         except StorageAwayError as error:
             if time.monotonic() >= until_s:
-                raise
+                raise NotHereError.of(error) from error  # another node may have it
             log.warning("what a trial begins with is waited for: %s", error)
             time.sleep(DATA_POLL_S)

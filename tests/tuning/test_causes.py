@@ -13,7 +13,6 @@ import torch
 from tuning import preemption
 from tuning.causes import cause_of
 from tuning.exits import ExitReason
-from tuning.objects import StorageAwayError
 from tuning.preemption import Notice, PreemptedError
 from tuning.spool import DiskFullError, SpoolFullError
 from usererror import NotHereError, UserError
@@ -31,7 +30,6 @@ class AwayError(UserError):
         (UserError("TrainConfig.alpha", "too large"), ExitReason.INVALID_CONFIG, "too large"),
         (AwayError("s3://b", "does not answer"), ExitReason.CRASHED, "does not answer"),
         (NotHereError("s3://b", "is another"), ExitReason.UNFIT_NODE, "s3://b: is another"),
-        (StorageAwayError("s3://b", "is away"), ExitReason.PREEMPTED, "s3://b: is away"),
         (SpoolFullError("/spool", "is full"), ExitReason.PREEMPTED, "/spool: is full"),
         (DiskFullError(Path("/spool/x"), 9), ExitReason.DISK_FULL, "full at /spool/x"),
         (OSError(errno.ENOSPC, "no space", "/data/y"), ExitReason.DISK_FULL, "full at /data/y"),

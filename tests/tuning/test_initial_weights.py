@@ -6,7 +6,7 @@ import pytest
 from memory_objects import MemoryObjects
 
 from tuning.initial_weights import fetched
-from tuning.objects import Place
+from tuning.objects import Place, StorageAwayError
 from usererror import NotHereError, UserError
 
 FOLDER = "s3://bucket/imagenet"
@@ -53,6 +53,21 @@ def test_half_a_fetch_and_a_changed_file_are_fetched_anew(
     assert fetched(FOLDER, "resnet18", tmp_path, objects).read_bytes() == b"eighteen"  # type: ignore[arg-type]
     objects.put(Place("bucket", "imagenet/resnet18-f37072fd.pth"), b"better ones")
     assert fetched(FOLDER, "resnet18", tmp_path, objects).read_bytes() == b"better ones"  # type: ignore[arg-type]
+
+
+def test_what_was_fetched_last_serves_while_the_store_is_away(
+    objects: MemoryObjects, tmp_path: Path
+) -> None:
+    fetched(FOLDER, "resnet18", tmp_path, objects)  # type: ignore[arg-type]
+    objects.put(Place("bucket", "imagenet/resnet18-f37072fd.pth"), b"better ones")
+    last = fetched(FOLDER, "resnet18", tmp_path, objects)  # type: ignore[arg-type]
+    objects.away = True
+    assert fetched(FOLDER, "resnet18", tmp_path, objects) == last  # type: ignore[arg-type]
+    with pytest.raises(StorageAwayError):
+        fetched(FOLDER, "resnet34", tmp_path, objects)  # type: ignore[arg-type]
+    last.unlink()
+    with pytest.raises(StorageAwayError):
+        fetched(FOLDER, "resnet18", tmp_path, objects)  # type: ignore[arg-type]
 
 
 def test_what_is_not_there_is_no_fault_of_the_configuration(

@@ -243,15 +243,15 @@ def test_a_worker_that_begins_while_the_store_is_away_waits_for_its_data(
     assert list(worker.start(spec_of(prepared), SECOND))[-1].epoch == 2
 
 
-def test_data_that_do_not_come_fail_the_attempt_in_the_end(
+def test_data_that_do_not_come_are_wanted_of_another_node_in_the_end(
     worker: Worker, prepared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tuning.worker.DATA_POLL_S", 0.01)
     monkeypatch.setattr("tuning.worker.DATA_PATIENCE_S", 0.1)
     monkeypatch.setattr("tuning.worker.open_set", AwayFor(10**6))
-    with pytest.raises(StorageAwayError) as error:
+    with pytest.raises(NotHereError) as error:
         worker.start(spec_of(prepared), SECOND)
-    assert cause_of(error.value)[0] == ExitReason.CRASHED, "another node may have them"
+    assert cause_of(error.value)[0] == ExitReason.UNFIT_NODE, "another node may have them"
 
 
 def test_other_data_than_the_search_has_are_no_fault_of_the_configuration(
