@@ -15,7 +15,8 @@ def _no_servers_but_the_tests_own() -> Iterator[None]:
     """What is exported for real work, servers or a state directory, reaches no test."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
-            if name.upper().startswith("HOPETUNE_") and name != "HOPETUNE_REALDATA":
+            is_ours = name.upper().startswith("HOPETUNE_") and name != "HOPETUNE_REALDATA"
+            if is_ours or name.startswith("AWS_"):
                 patch.delenv(name)
         yield
 

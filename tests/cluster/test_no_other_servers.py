@@ -12,6 +12,7 @@ def test_no_server_is_named() -> None:
     assert "HOPETUNE_S3_BUCKET" not in os.environ
     assert "hopetune_settings" not in os.environ
     assert "HOPETUNE_STATE_DIR" not in os.environ
+    assert "AWS_PROFILE" not in os.environ
 
 
 def test_exported_servers_are_put_aside() -> None:
@@ -19,6 +20,7 @@ def test_exported_servers_are_put_aside() -> None:
         "HOPETUNE_S3_BUCKET": "production",
         "hopetune_settings": "/etc/production.toml",
         "HOPETUNE_STATE_DIR": "/var/lib/hopetune",
+        "AWS_PROFILE": "production",
     }
     one = f"{__file__}::{test_no_server_is_named.__name__}"
     done = subprocess.run(
