@@ -132,7 +132,7 @@ class Conductor:
             return True
         reason, detail = fate
         if reason == ExitReason.COMPLETED:
-            self._running.trained(number)
+            self._running.leave(number)
             self._ledger.releases(number, self._clock())
             best = self._study.best_checkpoint(number) or record.checkpoint_key
             self._storing.add(number, record.checkpoint_key, best)

@@ -83,14 +83,8 @@ class Running:
         self._study.record_attempt(trial, ended)
         return self._study.attempts(trial)
 
-    def trained(self, trial: int) -> None:
-        """The attempt has trained its trial to the end; its worker is free."""
-        attempt = replace(self._now[trial], ended_ms=self._clock())
-        self.leave(trial)
-        self._study.record_attempt(trial, attempt)
-
     def leave(self, trial: int) -> None:
-        """The trial is over or rests, and with it the attempt."""
+        """The attempt is over: its trial is trained, over, or rests."""
         self._now.pop(trial, None)
         self._silence_s.pop(trial, None)
         self._has_reported.discard(trial)

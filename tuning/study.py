@@ -137,20 +137,31 @@ class Study:
         return set(self._open)
 
     def record_epoch(self, number: int, record: EpochRecord) -> bool:
-        """Keeps an epoch as it is first reported; says whether it was new."""
+        """Keeps an epoch as it is first reported, and with a trial's last one, in the same write,
+        that its worker is free; says whether the epoch was new."""
         entry = self._open[number]
-        if record.epoch in entry.epochs:
-            return False
-        kept = {
-            "at_ms": record.at_ms,
-            "metrics": record.metrics,
-            "checkpoint": record.checkpoint_key,
-            "restored": record.restored,
-        }
-        values = {record.epoch: record.metrics["val_mae"]}
-        self._storage.write_trial(entry.id, {f"{EPOCH}{record.epoch:04d}": kept}, values)
-        entry.add(record.epoch, record.metrics, record.checkpoint_key)
-        return True
+        is_new = record.epoch not in entry.epochs
+        attributes: dict[str, Any] = {}
+        values: dict[int, float] = {}
+        if is_new:
+            attributes[f"{EPOCH}{record.epoch:04d}"] = {
+                "at_ms": record.at_ms,
+                "metrics": record.metrics,
+                "checkpoint": record.checkpoint_key,
+                "restored": record.restored,
+            }
+            values[record.epoch] = record.metrics["val_mae"]
+        latest = entry.attempt_going_on
+        if latest is not None and record.epoch >= self.spec.budget.epochs:
+            latest = replace(latest, ended_ms=record.at_ms)
+            attributes |= _attempt(latest)
+        if attributes:
+            self._storage.write_trial(entry.id, attributes, values)
+        if is_new:
+            entry.add(record.epoch, record.metrics, record.checkpoint_key)
+        if latest is not None:
+            entry.attempts[latest.number] = latest
+        return is_new
 
     def contradicts(self, number: int, record: EpochRecord) -> bool:
         """Whether an epoch was known before as that of another training."""
@@ -206,9 +217,8 @@ class Study:
         entry = self._open.pop(number)
         now = self._clock()
         attributes = {"exit_reason": reason.value, "detail": detail or None, "ended_ms": now}
-        latest = entry.attempts[max(entry.attempts)] if entry.attempts else None
-        if latest is not None and latest.ended_ms is None:
-            attributes |= _attempt(replace(latest, ended_ms=now))
+        if (going_on := entry.attempt_going_on) is not None:
+            attributes |= _attempt(replace(going_on, ended_ms=now))
         self._storage.write_trial(entry.id, attributes)
         if reason == ExitReason.OUT_OF_MEMORY:
             # As Optuna has it: above zero is infeasible, and samplers keep away from it.

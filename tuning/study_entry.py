@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from tuning.records import Attempt
 from tuning.spec import Objective
 from tuning.study_records import BEGUN_AFTER, EPOCH, attempts_of
 
@@ -28,6 +29,12 @@ class Entry:
             kept = attributes.get(f"{EPOCH}{epoch:04d}")
             if kept is not None:  # else a driver died when these were two writes
                 self.add(epoch, kept["metrics"], kept["checkpoint"])
+
+    @property
+    def attempt_going_on(self) -> Attempt | None:
+        """The latest attempt, where it has its worker still."""
+        latest = self.attempts[max(self.attempts)] if self.attempts else None
+        return latest if latest is not None and latest.ended_ms is None else None
 
     def values(self, objectives: Sequence[Objective]) -> list[float]:
         """Of a trial that is complete."""

@@ -50,11 +50,7 @@ def python(short_folder: Path) -> Path:
     # What `shlex.quote` leaves as it is, and the letters of all languages.
     if re.fullmatch(r"[\w@%+=:,./-]+", sys.executable):
         return own
-    return _environment_link(short_folder) / own.parent.name / own.name
-
-
-def _environment_link(short_folder: Path) -> Path:
-    return short_folder / "environment"
+    return short_folder / "environment" / own.parent.name / own.name
 
 
 def server(
@@ -67,8 +63,8 @@ def server(
     """The Ray head on these ports (``gcs``, ``dashboard``, ``agent``, ``client``).
 
     Args:
-        short_folder: holds a link ``ray`` to this server's folder, and one to the environment of
-            this Python where its own path will not do.
+        short_folder: holds a link ``ray`` to this server's folder, and ``environment`` to that of
+            the Python which runs it, needed where that one's own path will not do.
         logical_gpus: trials at a time on a machine without a GPU; Ray counts real ones itself.
     """
     return Server(
@@ -89,7 +85,7 @@ def server(
             "DO_NOT_TRACK": "true",
         },
         folder=state.data(NAME),
-        prepare=lambda: _prepare(state.data(NAME), short_folder),
+        prepare=lambda: _prepare(state),
         check=lambda: _check(ports, credentials.ray_token),
         start_timeout_s=120.0,
     )
@@ -134,11 +130,11 @@ def _command(
     )
 
 
-def _prepare(folder: Path, short_folder: Path) -> None:
-    link = _environment_link(short_folder)
-    link.unlink(missing_ok=True)
-    link.symlink_to(Path(sys.executable).parent.parent)
-    sessions = sorted(path for path in folder.glob("session_2*") if path.is_dir())
+def _prepare(state: StateDir) -> None:
+    environment = state.data("environment")
+    environment.unlink(missing_ok=True)
+    environment.symlink_to(Path(sys.executable).parent.parent)
+    sessions = sorted(path for path in state.data(NAME).glob("session_2*") if path.is_dir())
     for old in sessions[:-_OLD_SESSIONS_KEPT]:
         shutil.rmtree(old, ignore_errors=True)
 

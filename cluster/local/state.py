@@ -18,6 +18,7 @@ LOCK_PATIENCE_S = 180.0
 """How long to wait for another `up` or `down`: longer than a slow start. Untuned."""
 
 _SHORT_PREFIX = "hopetune-"
+_LINKED = ("ray", "environment")
 _SHORT_PARENT = Path("/tmp")  # noqa: S108 (mkdtemp makes it private)
 
 
@@ -77,7 +78,7 @@ class StateDir:
     def short_folder(self) -> Path:
         """A folder with a short name, where unix sockets fit (their path ends at 107 bytes).
 
-        It holds only links, so nothing is lost with it.
+        It holds only links and sockets, so nothing is lost with it.
         """
         note = self.root / "short_folder"
         with contextlib.suppress(OSError):
@@ -85,15 +86,19 @@ class StateDir:
             if known.name.startswith(_SHORT_PREFIX) and not known.exists():
                 # A cleaner of temporary folders was here; running servers still use the name.
                 known.mkdir(mode=0o700)
-                (known / "ray").symlink_to(self.data("ray"))
+                self._link(known)
             mine = known.stat().st_uid == os.getuid()
-            if mine and (known / "ray").readlink() == self.data("ray"):
+            if mine and all((known / name).readlink() == self.data(name) for name in _LINKED):
                 return known
         parent = _SHORT_PARENT if _SHORT_PARENT.is_dir() else Path(tempfile.gettempdir())
         folder = Path(tempfile.mkdtemp(prefix=_SHORT_PREFIX, dir=parent))
-        (folder / "ray").symlink_to(self.data("ray"))
+        self._link(folder)
         write_private(note, str(folder))
         return folder
+
+    def _link(self, short_folder: Path) -> None:
+        for name in _LINKED:
+            (short_folder / name).symlink_to(self.data(name))
 
     def remove_short_folder(self) -> None:
         """Take the short folder away again; the next start makes another."""

@@ -48,15 +48,31 @@ def test_servers_of_another_machine_are_neither_started_twice_nor_ended(
     servers.down(state.root)
 
 
-def test_those_of_this_machine_are_found_dead(state: StateDir) -> None:
+class StartsError(Exception):
+    """``up`` has come to where it starts what does not run."""
+
+
+def starts(*_: object) -> None:
+    raise StartsError
+
+
+def test_those_of_this_machine_are_found_dead(
+    state: StateDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(state, dataclasses.replace(DEAD_HERE, host=socket.gethostname()))
-    servers.down(state.root)
+    monkeypatch.setattr(servers, "_start_where_there_is_room", starts)
+    with pytest.raises(StartsError):
+        servers.up(state.root)
 
 
-def test_a_machine_that_was_renamed_knows_its_own(state: StateDir) -> None:
+def test_a_machine_that_was_renamed_knows_its_own(
+    state: StateDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers, "_start_where_there_is_room", starts)
     with subprocess.Popen(["sleep", "99"]) as server:
         mark = start_mark(server.pid)
         assert mark is not None
         write(state, dataclasses.replace(DEAD_HERE, pid=server.pid, start_mark=mark))
-        servers.down(state.root)
+        with pytest.raises(StartsError):
+            servers.up(state.root)
         server.kill()

@@ -1,5 +1,6 @@
 """The state directory: private, locked, with a short folder for sockets; and its secrets."""
 
+import shutil
 import stat
 import threading
 import time
@@ -43,10 +44,10 @@ def test_short_folder_is_short_stable_and_heals(state: StateDir) -> None:
         assert (folder / "ray").resolve() == state.data("ray")
         assert state.short_folder() == folder
         # As a cleaner of /tmp would do under running servers:
-        (folder / "ray").unlink()
-        folder.rmdir()
+        shutil.rmtree(folder)
         assert state.short_folder() == folder
         assert (folder / "ray").resolve() == state.data("ray")
+        assert (folder / "environment").readlink() == state.data("environment")
     finally:
         state.remove_short_folder()
     assert not folder.exists()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from cluster.settings import Settings
 from tuning.exits import FATES, ExitReason
 from tuning.pareto import front
-from tuning.records import EpochRecord
+from tuning.records import Attempt, EpochRecord
 from tuning.space import Choices, Range, Value
 from tuning.spec import Budget, Data, Sampler, SearchSpec
 from tuning.storage import Storage
@@ -98,6 +99,26 @@ def test_every_exit_reason_has_its_one_fate(
     assert trial.curve == {1: 9.0, 2: 7.0}
     assert trial.value == 7.0
     assert trial.detail == "because"
+
+
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_a_trial_that_waits_only_to_be_stored_holds_no_worker(
+    storage: Storage, name: str, is_resumed: bool
+) -> None:
+    study = storage.create(name, SPEC, "abc")
+    number, _ = asked(study)
+    study.record_attempt(number, Attempt(1, 100, "10.0.0.7", 4711))
+    study.record_epoch(number, epoch(1, 9.0))
+    assert study.trial(number).held_since_ms == 100
+    study.record_epoch(number, epoch(3, 7.0))
+    if is_resumed:  # a second worker only says again what is known
+        study.record_attempt(number, Attempt(2, 1003, "10.0.0.8", 4712))
+        assert not study.record_epoch(number, replace(epoch(3, 7.0), at_ms=1500))
+    trial = storage.open(name).record().trials[number]
+    assert (trial.state, trial.held_since_ms) == ("RUNNING", None)
+    assert trial.seconds(now_ms=10**6) == (1.4 if is_resumed else 0.903)
+    study.finish(number, ExitReason.COMPLETED)
+    assert study.trial(number).attempts == trial.attempts
 
 
 def test_a_nan_is_kept_and_is_no_value(storage: Storage, name: str) -> None:

@@ -47,6 +47,17 @@ def break_off(source: Path, place: Path, after: int, settings: PrepareSettings =
         prepare("300w-lp", source, place, settings, progress)
 
 
+def run_killed(code: str, source: Path, place: Path) -> None:
+    """Runs code that kills its own process; its arguments are the two folders."""
+    killed = subprocess.run(
+        [sys.executable, "-c", code, str(source), str(place)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=False,
+        timeout=60,
+    )
+    assert killed.returncode == -signal.SIGKILL
+
+
 def cut_names(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the pictures that are decoded from now on."""
     seen: list[str] = []
@@ -95,13 +106,7 @@ def test_after_a_real_kill(source: Path, tmp_path: Path) -> None:
         "preparation.prepare('300w-lp', Path(sys.argv[1]), Path(sys.argv[2]),\n"
         "    PrepareSettings(stored_px=40, max_left_out_fraction=0.5), progress)\n"
     )
-    killed = subprocess.run(
-        [sys.executable, "-c", code, str(source), str(place)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        check=False,
-        timeout=60,
-    )
-    assert killed.returncode == -signal.SIGKILL
+    run_killed(code, source, place)
     seen = []
     prepare("300w-lp", source, place, SMALL, lambda done, _total: seen.append(done))
     assert seen[0] == 4
@@ -140,13 +145,7 @@ def test_a_kill_while_a_set_is_replaced_loses_neither(
         "    pathlib.Path(sys.argv[2]), PrepareSettings(stored_px=48, max_left_out_fraction=0.5),\n"
         "    replace=True)\n"
     )
-    killed = subprocess.run(
-        [sys.executable, "-c", code, str(source), str(place)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        check=False,
-        timeout=60,
-    )
-    assert killed.returncode == -signal.SIGKILL
+    run_killed(code, source, place)
     assert place.exists() == (there is not None)
     # Whoever calls next finds a set there: the new one, or else the old one again.
     with pytest.raises(UserError, match="is taken by another prepared set"):

@@ -10,7 +10,13 @@ from cluster.settings import Settings
 from tuning import spool as spool_module
 from tuning.manifest import Part
 from tuning.places import spool
-from tuning.spool import Spool
+from tuning.spool import Entry, Spool
+
+
+def put_checkpoint(there: Spool) -> Entry:
+    """Leaves a checkpoint of ``trunk/1`` in a spool."""
+    contents: dict[Part, Whole] = {"weights": Whole(b"w"), "optimiser": Whole(b"o")}
+    return there.finish(there.draft(contents), "trunk/1", [{"val_mae": 4.0}])
 
 
 def test_a_node_leaves_alone_what_waits_on_another(
@@ -19,8 +25,7 @@ def test_a_node_leaves_alone_what_waits_on_another(
     settings = Settings(state_dir=tmp_path)
     monkeypatch.setattr(socket, "gethostname", lambda: "one")
     dead = Spool(spool(settings), 10**9)
-    contents: dict[Part, Whole] = {"weights": Whole(b"w"), "optimiser": Whole(b"o")}
-    entry = dead.finish(dead.draft(contents), "trunk/1", [{"val_mae": 4.0}])
+    entry = put_checkpoint(dead)
     dead.close()
 
     monkeypatch.setattr(socket, "gethostname", lambda: "other")
@@ -43,8 +48,7 @@ def test_a_container_finds_what_the_one_before_it_left(
     settings = Settings(state_dir=tmp_path)
     monkeypatch.setattr(socket, "gethostname", lambda: "container-1")
     before = Spool(spool(settings), 10**9)
-    contents: dict[Part, Whole] = {"weights": Whole(b"w"), "optimiser": Whole(b"o")}
-    left = before.finish(before.draft(contents), "trunk/1", [{"val_mae": 4.0}])
+    left = put_checkpoint(before)
 
     monkeypatch.setattr(socket, "gethostname", lambda: "container-2")
     after = Spool(spool(settings), 10**9)
