@@ -125,15 +125,15 @@ class Objects:
             return session.client(
                 "s3", endpoint_url=self._settings.s3_endpoint, config=self._config
             )
-        except BotoCoreError as error:  # no such profile, half a key, a file that is none
+        except (BotoCoreError, ValueError) as error:  # no such profile, half a key, …
+            if str(error).startswith("Invalid endpoint"):
+                where, got = "settings.s3_endpoint", self._settings.s3_endpoint
+                rule = "http://HOST:PORT, or https://HOST"
+                raise StorageRefusesError(where, "not an address", got=got, rule=rule) from error
             where = str(self._settings.s3_credentials_file or "S3 credentials")
             remedy = "correct them, or have HOPETUNE_S3_CREDENTIALS_FILE name a file with [default]"
             what = "AWS's library cannot read them"
             raise StorageRefusesError(where, what, got=str(error), remedy=remedy) from error
-        except ValueError as error:  # botocore's word for an endpoint that is none
-            rule = "http://HOST:PORT, or https://HOST"
-            where, got = "settings.s3_endpoint", self._settings.s3_endpoint
-            raise StorageRefusesError(where, "not an address", got=got, rule=rule) from error
 
     def check(self, bucket: str) -> None:
         """Makes sure that the bucket is there and that it lets these keys in."""

@@ -76,6 +76,22 @@ def test_an_endpoint_without_its_scheme_is_no_traceback(settings: Settings) -> N
         Objects(wrong)
 
 
+@pytest.mark.parametrize(
+    ("variable", "said"),
+    [
+        ("AWS_DEFAULTS_MODE", "invalid defaults mode: x"),
+        ("AWS_METADATA_SERVICE_TIMEOUT", "invalid literal"),
+    ],
+)
+def test_what_else_is_wrong_is_not_taken_for_the_address(
+    settings: Settings, variable: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, "x")
+    own = settings.model_copy(update={"s3_credentials_file": None})
+    with pytest.raises(StorageRefusesError, match=rf"S3 credentials: .* cannot read them.*{said}"):
+        Objects(own)
+
+
 def test_keys_that_were_renewed_are_used_from_the_next_request_on(settings: Settings) -> None:
     objects, keys = Objects(settings, attempts=1), settings.s3_credentials_file
     assert keys is not None
