@@ -12,6 +12,7 @@ import hashlib
 import json
 
 from headpose.config import TRAINING_CODE_VERSION, TrainConfig
+from headpose.networks.names import AT_PLUS_MINUS_ONE
 from headpose.schedule import SCHEDULE_FIELDS, schedule_of
 
 ADDED_LATER = {"rotate_share": 1.0}
@@ -43,6 +44,8 @@ def prefix_keys(
     }
     if weights is not None:
         static["imagenet"] = weights
+    if config.backbone in AT_PLUS_MINUS_ONE:
+        static["input"] = "±1"  # before, these were trained like all others
     for name, as_before in ADDED_LATER.items():
         if static[name] == as_before:
             del static[name]

@@ -16,10 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from headpose.data.augment import Views
-
-# Normalisation of all torchvision weights, of pixels scaled to [0, 1].
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+from headpose.normalisation import IMAGENET_MEAN, IMAGENET_STD
 
 # Hopenet blurs with PIL's BLUR, a ring with a standard deviation of 1.66 px, on crops of about
 # 300 px of a side.

@@ -6,12 +6,14 @@ Letters: N images, C features.
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torchvision import models
 
 from headpose.networks.imagenet import imagenet_state
-from headpose.networks.names import FROM_TIMM, check_backbone
+from headpose.networks.names import AT_PLUS_MINUS_ONE, FROM_TIMM, check_backbone
 from headpose.networks.state_dicts import load_published
+from headpose.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from usererror import NotHereError, UserError
 
 # These two have side outputs, which would make forward() return tuples while training. Their
@@ -28,7 +30,8 @@ class Trunk:
     """A classifier without its last layer.
 
     Args:
-        module: images (N, 3, H, W) to features (N, C), or (N, C, H', W') if ``spatial``.
+        module: images (N, 3, H, W), ImageNet-normalised, to features (N, C), or (N, C, H', W') if
+            ``spatial``.
         features: C.
         spatial: the features are maps, to be pooled by the heads (SqueezeNet).
         stem: names, within ``module``, of the first convolution and of the normalisation after it.
@@ -68,6 +71,8 @@ def make_trunk(name: str, imagenet: str | None = None) -> Trunk:
         (path, part) for path, part in classifier.named_modules() if isinstance(part, nn.Linear)
     ][-1]
     classifier.set_submodule(last_name, nn.Identity())
+    if name in AT_PLUS_MINUS_ONE:
+        _rescale_input(classifier)
     return Trunk(classifier, features=last.in_features, spatial=False, stem=_stem(classifier))
 
 
@@ -78,6 +83,20 @@ def _classifier(name: str) -> Any:
         return timm.create_model(name, pretrained=False)
     settings = _SIDE_OUTPUT_SETTINGS if name in _WITH_SIDE_OUTPUTS else {}
     return models.get_model(name, weights=None, **settings)
+
+
+def _rescale_input(module: nn.Module) -> None:
+    """Has a network that expects inputs normalised to ±1 take ImageNet-normalised ones, as all
+    others do; the names of its parameters stay."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    module.register_buffer("input_scale", 2 * std, persistent=False)
+    module.register_buffer("input_shift", 2 * mean - 1, persistent=False)
+    module.register_forward_pre_hook(_rescaled)
+
+
+def _rescaled(module: nn.Module, inputs: tuple[Tensor]) -> Tensor:
+    (images,) = inputs
+    return images * module.get_buffer("input_scale") + module.get_buffer("input_shift")
 
 
 def _stem(module: nn.Module) -> tuple[str, ...]:

@@ -28,6 +28,10 @@ DOWNLOAD = "download"
 
 FROM_TIMM = frozenset({"inception_v4"})
 
+AT_PLUS_MINUS_ONE = frozenset({"efficientnet_v2_l", "inception_v4"})
+"""Backbones whose published weights expect inputs normalised to ±1, and which leave that to their
+user."""
+
 
 def legal_backbones() -> tuple[str, ...]:
     """All names of networks that can be built, sorted."""

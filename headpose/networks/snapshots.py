@@ -16,7 +16,7 @@ from torch import Tensor
 
 from headpose.bins import Binning
 from headpose.files import write_atomically
-from headpose.networks.names import check_backbone
+from headpose.networks.names import AT_PLUS_MINUS_ONE, check_backbone
 from headpose.networks.network import HeadposeNet, build_network
 from headpose.networks.released import load_snapshot
 from headpose.networks.state_dicts import load_strictly
@@ -36,6 +36,8 @@ __all__ = [
 ]
 
 _FORMAT = "hopetune headpose weights, version 1"
+
+_PLUS_MINUS_ONE = "±1"
 
 # All in one entry: safetensors writes several in an order that changes from call to call.
 _METADATA_KEY = "hopetune"
@@ -76,6 +78,8 @@ def weights_file(network: LoadedNetwork) -> TensorFile:
         "centres": network.binning.centres,
         "image_px": network.image_px,
     }
+    if network.net.backbone in AT_PLUS_MINUS_ONE:
+        description["input"] = _PLUS_MINUS_ONE
     state = {name: value.cpu() for name, value in network.net.state_dict().items()}
     return TensorFile(state, {_METADATA_KEY: json.dumps(description)})
 
@@ -98,7 +102,7 @@ def read_weights(content: bytes, where: str) -> StoredWeights:
         where: the file or object to blame in an error.
 
     Raises:
-        UserError: damaged, or not of this format.
+        UserError: damaged, not of this format, or trained on inputs that no network gets any more.
     """
     try:
         state = safetensors.torch.load(content)
@@ -124,6 +128,9 @@ def read_weights(content: bytes, where: str) -> StoredWeights:
     except (KeyError, ValueError, TypeError, UserError) as error:
         raise UserError(where, "damaged metadata", got=str(error)) from error
     check_backbone(backbone, where)
+    if backbone in AT_PLUS_MINUS_ONE and description.get("input") != _PLUS_MINUS_ONE:
+        what = f"{backbone} trained by an earlier version, which normalised its input otherwise"
+        raise UserError(where, what, remedy="train it again")
     return StoredWeights(backbone, binning, image_px, state)
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from headpose.data.render import IMAGENET_MEAN, IMAGENET_STD
+from headpose.normalisation import IMAGENET_MEAN, IMAGENET_STD
 
 
 def seeded(seed: int = 0) -> torch.Generator:

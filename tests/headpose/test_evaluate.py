@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from headpose.bins import Binning
 from headpose.data.manifest import PrepareSettings
 from headpose.data.prepared import PreparedSet, prepare
-from headpose.data.render import IMAGENET_MEAN, IMAGENET_STD
 from headpose.evaluate import constant_baseline, errors_by_range, pose_errors, predict_set
+from headpose.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from usererror import UserError
 
 TRUE = torch.tensor([[10.0, 0.0, 0.0], [-40.0, 20.0, 5.0], [90.0, -10.0, 0.0]])

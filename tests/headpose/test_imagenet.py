@@ -1,5 +1,6 @@
 """ImageNet weights: from a file, from a folder, from torchvision; never silently absent."""
 
+import copy
 import urllib.request
 from pathlib import Path
 from urllib.error import URLError
@@ -10,7 +11,10 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
+from headpose.networks.backbones import make_trunk
+from headpose.networks.names import AT_PLUS_MINUS_ONE, FROM_TIMM, legal_backbones
 from headpose.networks.network import HeadposeNet, build_network
+from headpose.normalisation import IMAGENET_MEAN, IMAGENET_STD
 from usererror import NotHereError, UserError
 
 
@@ -168,3 +172,32 @@ def test_a_download_without_a_network_is_an_error_and_no_silent_start_from_scrat
     monkeypatch.setattr(urllib.request, "urlopen", unreachable)
     with pytest.raises(UserError, match=r"of resnet18 could not be fetched; got .*unreachable"):
         build_network("resnet18", 6, imagenet="download")
+
+
+@pytest.mark.parametrize("backbone", sorted({*legal_backbones()} - FROM_TIMM))
+def test_published_weights_get_the_normalisation_that_they_expect(backbone: str) -> None:
+    wanted = next(iter(models.get_model_weights(backbone))).transforms()
+    half = (0.5, 0.5, 0.5)
+    given = (half, half) if backbone in AT_PLUS_MINUS_ONE else (IMAGENET_MEAN, IMAGENET_STD)
+    assert (tuple(wanted.mean), tuple(wanted.std)) == given
+
+
+def test_inception_v4_expects_its_input_from_minus_one_to_one() -> None:
+    timm = pytest.importorskip("timm", reason="inception_v4 needs timm, an optional extra")
+    wanted = timm.get_pretrained_cfg("inception_v4")
+    assert (set(wanted.mean), set(wanted.std)) == ({0.5}, {0.5})
+    assert "inception_v4" in AT_PLUS_MINUS_ONE
+
+
+def test_black_is_minus_one_and_white_is_one_where_the_weights_expect_it() -> None:
+    trunk = make_trunk("efficientnet_v2_l").module
+    assert not [name for name in trunk.state_dict() if name.startswith("input_")]
+    seen: list[Tensor] = []
+    of_a_trial = copy.deepcopy(trunk).eval()  # as each one begins
+    first = of_a_trial.get_submodule("features.0.0")
+    first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    pixels = torch.stack([torch.zeros(3, 32, 32), torch.ones(3, 32, 32)])
+    with torch.no_grad():
+        of_a_trial((pixels - mean) / std)
+    torch.testing.assert_close(seen[0], 2 * pixels - 1)

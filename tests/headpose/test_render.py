@@ -9,8 +9,6 @@ from torch.utils._pytree import tree_leaves
 
 from headpose.data.augment import Augmentation, Views, central_views, draw_views
 from headpose.data.render import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     _blur,
     _centres,
     _kernel,
@@ -19,6 +17,7 @@ from headpose.data.render import (
     _part_size,
     render,
 )
+from headpose.normalisation import IMAGENET_MEAN, IMAGENET_STD
 
 STORED_PX, VIEW_PX, VIEW_FRACTION = 160, 80, 0.75
 

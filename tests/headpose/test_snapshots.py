@@ -15,6 +15,7 @@ from headpose.networks.snapshots import (
     LoadedNetwork,
     load_snapshot,
     load_weights,
+    read_weights,
     save_weights,
     weights_from_bytes,
     weights_to_bytes,
@@ -224,3 +225,16 @@ def test_a_plain_classifier_is_no_snapshot(tmp_path: Path) -> None:
     torch.save({"fc.weight": torch.zeros(2, 2)}, tmp_path / "resnet.pth")
     with pytest.raises(UserError, match=r"no known family; got 'keys such as fc\.weight'"):
         load_snapshot(tmp_path / "resnet.pth")
+
+
+def test_weights_that_were_trained_on_other_inputs_are_refused() -> None:
+    net = build_network("squeezenet1_1", Binning().count, seed=2)
+    before = weights_to_bytes(LoadedNetwork(net, Binning(), 64)).replace(
+        b"squeezenet1_1", b"efficientnet_v2_l"
+    )
+    header_bytes = int.from_bytes(before[:8], "little") + len("efficientnet_v2_l") - 13
+    with pytest.raises(UserError, match="efficientnet_v2_l trained by an earlier version"):
+        read_weights(header_bytes.to_bytes(8, "little") + before[8:], "old")
+    net.backbone = "efficientnet_v2_l"
+    now = read_weights(weights_to_bytes(LoadedNetwork(net, Binning(), 64)), "new")
+    assert now.backbone == "efficientnet_v2_l"

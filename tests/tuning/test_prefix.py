@@ -26,6 +26,11 @@ def test_what_was_stored_by_this_training_code_keeps_its_keys() -> None:
     )
 
 
+def test_a_backbone_that_sees_other_inputs_than_before_is_trained_anew() -> None:
+    before = "/".join(["81973e631ef6867b6ec1b9df41da50ff"] * 2)
+    assert last_key(TrainConfig(backbone="efficientnet_v2_l")) != before
+
+
 def test_what_trains_as_before_by_default_was_added() -> None:
     for name, as_before in ADDED_LATER.items():
         assert getattr(TrainConfig(), name) == as_before
