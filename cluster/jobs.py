@@ -53,6 +53,17 @@ class Job:
         return self.status in FINISHED
 
 
+def check_name(name: str, where: str) -> None:
+    """Refuse what cannot be a job's name.
+
+    Raises:
+        UserError: the name is not legal.
+    """
+    if not _LEGAL_NAME.fullmatch(name):
+        rule = "letters, digits, dots, dashes and underscores, at most 200"
+        raise UserError(where, "not legal", got=name, rule=rule)
+
+
 def submit(
     settings: Settings,
     *,
@@ -76,13 +87,7 @@ def submit(
     Raises:
         UserError: nobody answers, the token is refused, or the name is not legal.
     """
-    if not _LEGAL_NAME.fullmatch(submission_id):
-        raise UserError(
-            "job name",
-            "not legal",
-            got=submission_id,
-            rule="letters, digits, dots, dashes and underscores, at most 200",
-        )
+    check_name(submission_id, "job name")
     runtime_env: dict[str, Any] = {"env_vars": dict(env or {})}
     if working_dir is not None:
         runtime_env["working_dir"] = str(working_dir)

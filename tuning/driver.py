@@ -21,8 +21,9 @@ from tuning.capacity import at_a_time, gpus_of_a_trial
 from tuning.collecting import Collecting
 from tuning.conductor import Conductor
 from tuning.datasets import manifest_of
-from tuning.exits import ExitReason
+from tuning.exits import FATES, ExitReason
 from tuning.going_on import unfinished
+from tuning.initial_weights import require_stored
 from tuning.manifest import MANIFEST, DamagedCheckpointError, weights_place
 from tuning.mlflow_client import MlflowRuns, registered_checkpoints
 from tuning.objects import AbsentObjectError, Objects
@@ -47,7 +48,8 @@ def drive(name: str, spec: SearchSpec | None, settings: Settings) -> SearchRecor
 
     Raises:
         UserError: a server that is needed cannot be reached, the data set is missing or too coarse,
-            or another driver runs this search.
+            ImageNet weights are missing, another driver runs this search, no node can train, or
+            every trial failed.
         EndedBySignal: SIGTERM or Ctrl-C came; the study is whole.
     """
     objects = Objects(settings)
@@ -59,6 +61,7 @@ def drive(name: str, spec: SearchSpec | None, settings: Settings) -> SearchRecor
     ):
         is_taken_up = spec is None  # by somebody who has taken its end back
         spec = spec or storage.open(name).spec
+        require_stored(spec, objects)
         study = storage.create(name, spec, _fingerprint(spec, objects))
         if study.record().ended:
             if is_taken_up:
@@ -134,6 +137,22 @@ def _run(study: Study, storage: Storage, settings: Settings, projection: Project
     if driver.hopeless:
         remedy = f"see `hopetune show {study.name}`; mend that, then resume the search"
         raise UserError(study.name, "the search ended early", got=driver.hopeless, remedy=remedy)
+    require_a_success(study.record())
+
+
+def require_a_success(search: SearchRecord) -> None:
+    """Nothing may go on, say in a script, as if a search had a result of which every trial failed.
+
+    Raises:
+        UserError: every trial failed.
+    """
+    ends = [(trial.exit_reason, trial.detail) for trial in search.trials if trial.exit_reason]
+    failed = [end for end in ends if FATES[end[0]].run_status == "FAILED"]
+    if failed and len(failed) == len(search.trials):
+        reason, detail = failed[-1]
+        got = f"{len(failed)} of {len(failed)}, the last one: {detail or FATES[reason].meaning}"
+        remedy = f"see `hopetune show {search.name}`"
+        raise UserError(search.name, "every trial failed", got=got, remedy=remedy)
 
 
 def _latest_keys(search: SearchRecord) -> list[str]:

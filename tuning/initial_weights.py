@@ -2,12 +2,14 @@
 
 import functools
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from headpose.files import write_atomically
-from headpose.networks.imagenet import SUFFIXES, file_for
+from headpose.networks.weight_files import SUFFIXES, file_for
 from tuning.node_lock import node_lock
-from tuning.objects import Objects, Place, StorageAwayError, parse_place
+from tuning.objects import Listed, Objects, Place, StorageAwayError, is_in_s3, parse_place
+from tuning.spec import SearchSpec
 from usererror import NotHereError
 
 
@@ -28,6 +30,21 @@ def content_of(file: Path) -> str:
 def _digest(file: Path, size: int, modified_ns: int) -> str:  # noqa: ARG001 (they tell its versions)
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def require_stored(spec: SearchSpec, objects: Objects) -> None:
+    """Refuses a search whose networks cannot begin with what it names in S3, before any of them is
+    trained. What lies on the nodes, only they know.
+
+    Raises:
+        StorageAwayError: the store does not answer.
+        UserError: not exactly one file of weights for one of its backbones.
+    """
+    for place in spec.values_of("imagenet"):
+        if isinstance(place, str) and is_in_s3(place):
+            stored = _listed(place, objects)
+            for backbone in spec.values_of("backbone"):
+                _chosen(place, str(backbone), stored)
 
 
 def fetched(uri: str, backbone: str, cache: Path, objects: Objects) -> Path:
@@ -58,23 +75,40 @@ def fetched(uri: str, backbone: str, cache: Path, objects: Objects) -> Path:
 
 
 def _fetched(uri: str, backbone: str, cache: Path, objects: Objects) -> Path:
-    place = parse_place(uri)
-    is_file = place.key.endswith(SUFFIXES)
-    folder = Place(place.bucket, place.key.rpartition("/")[0]) if is_file else place
-    found = {}
-    for entry in objects.listed(folder):
-        above, _, name = entry.key.rpartition("/")
-        if above == folder.key:
-            found[name] = entry
-    name = place.key.rpartition("/")[2] if is_file else file_for(backbone, found, uri)
-    if name not in found:
-        raise NotHereError(uri, "no such object", remedy="put the ImageNet weights there")
-    entry = found[name]
-    identity = f"{place.bucket}/{entry.key} {entry.size} {entry.modified_ms}"
+    entry = _chosen(uri, backbone, _listed(uri, objects))
+    bucket = parse_place(uri).bucket
+    identity = f"{bucket}/{entry.key} {entry.size} {entry.modified_ms}"
+    name = entry.key.rpartition("/")[2]
     target = cache / hashlib.sha256(identity.encode()).hexdigest()[:32] / name
     with node_lock(target.with_name("lock")):
         if not target.is_file() or target.stat().st_size != entry.size:
             part = target.with_name("part")
-            objects.download(Place(place.bucket, entry.key), part)
+            objects.download(Place(bucket, entry.key), part)
             part.replace(target)
     return target
+
+
+def _listed(uri: str, objects: Objects) -> dict[str, Listed]:
+    """What lies in a folder, or beside a file, by name."""
+    place = parse_place(uri)
+    folder = place.key.rpartition("/")[0] if _is_file(place) else place.key
+    found = {}
+    for entry in objects.listed(Place(place.bucket, folder)):
+        above, _, name = entry.key.rpartition("/")
+        if above == folder:
+            found[name] = entry
+    return found
+
+
+def _chosen(uri: str, backbone: str, stored: Mapping[str, Listed]) -> Listed:
+    """The one that holds a backbone's weights."""
+    place = parse_place(uri)
+    is_file = _is_file(place)
+    name = place.key.rpartition("/")[2] if is_file else file_for(backbone, stored, uri)
+    if name not in stored:
+        raise NotHereError(uri, "no such object", remedy="put the ImageNet weights there")
+    return stored[name]
+
+
+def _is_file(place: Place) -> bool:
+    return place.key.endswith(SUFFIXES)

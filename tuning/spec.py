@@ -5,6 +5,7 @@
 
 import dataclasses
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -187,6 +188,16 @@ class SearchSpec(Strict):
         """
         return TrainConfig(**{**self.fixed, **parameters})  # type: ignore[arg-type]
 
+    def values_of(self, setting: str) -> tuple[Value, ...]:
+        """The values that some trial may have of a setting that is fixed, chosen or left to its
+        default; none where it is a range, or depends on others."""
+        parameter = self.parameters.get(setting)
+        if parameter is None:
+            return (self.fixed.get(setting, getattr(TrainConfig, setting)),)
+        if isinstance(parameter, Choices) and not parameter.when:
+            return parameter.choices
+        return ()
+
     def holds(self, parameters: Settings) -> bool:
         """Whether a configuration lies in this search's space."""
         active = {name for name, p in self.parameters.items() if p.is_active(parameters)}
@@ -219,6 +230,7 @@ def spec_of(values: dict[str, Any], file: YamlFile) -> SearchSpec:
         spec = SearchSpec.model_validate(values)
     except ValidationError as error:
         raise _first_fault(error, file) from error
+    _check_model_name(spec, file)
     _check_places(spec, file)
     _check_settings(spec, file)
     check_together(spec, file)
@@ -236,6 +248,13 @@ def _with_papers(spec: SearchSpec, file: YamlFile) -> SearchSpec:
     for settings in found:
         _try_config(spec, settings, file, ("try_first",))
     return spec.model_copy(update={"try_first": found})
+
+
+def _check_model_name(spec: SearchSpec, file: YamlFile) -> None:
+    """Before anything is trained for a model that MLflow would not register."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", spec.model_name):
+        rule = "letters, digits, dots, dashes and underscores, at most 100"
+        raise UserError(file.where(("model_name",)), "not legal", got=spec.model_name, rule=rule)
 
 
 def _check_places(spec: SearchSpec, file: YamlFile) -> None:

@@ -17,7 +17,7 @@ from headpose.config import TrainConfig
 from headpose.data.prepared import PreparedSet
 from headpose.data.sources import ImageSource
 from headpose.data.split import split_by_photo
-from headpose.networks.imagenet import file_of
+from headpose.networks.weight_files import file_of
 from headpose.training import EpochResult, Training
 from tuning.checkpoints import CheckpointStore
 from tuning.initial_weights import content_of

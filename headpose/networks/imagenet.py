@@ -1,8 +1,6 @@
 """ImageNet weights of a backbone, from a configured place; never silently absent."""
 
 import re
-from collections.abc import Iterable
-from pathlib import Path, PurePath
 from urllib.error import URLError
 
 from torch import Tensor
@@ -10,10 +8,8 @@ from torchvision import models
 
 from headpose.networks.names import DOWNLOAD
 from headpose.networks.state_dicts import read_state_dict
+from headpose.networks.weight_files import file_of
 from usererror import NotHereError, UserError
-
-#: Ends of the names of files that hold weights.
-SUFFIXES = (".safetensors", ".pth", ".pt")
 
 # Training-time side outputs of GoogLeNet and Inception v3, which a head-pose network does not have.
 _AUXILIARY = re.compile(r"^(aux1|aux2|AuxLogits)\.")
@@ -46,52 +42,6 @@ def imagenet_state(backbone: str, source: str) -> dict[str, Tensor]:
         for key, value in state.items()
         if not _AUXILIARY.match(key)
     }
-
-
-def file_for(backbone: str, names: Iterable[str], where: str) -> str:
-    """The name of a backbone's file among those of a folder, see :func:`imagenet_state`.
-
-    Args:
-        backbone: a legal backbone name.
-        names: of the folder's files.
-        where: the folder, for errors.
-
-    Raises:
-        NotHereError: there is none.
-        UserError: there are several.
-    """
-    named = re.compile(rf"{re.escape(backbone)}(-[0-9a-f]+)?")
-    paths = map(PurePath, names)
-    found = sorted(p.name for p in paths if p.suffix in SUFFIXES and named.fullmatch(p.stem))
-    if len(found) != 1:
-        raise (UserError if found else NotHereError)(
-            where,
-            f"not exactly one file of ImageNet weights for {backbone}",
-            got=", ".join(found) or "none",
-            rule=f"one of {', '.join(backbone + suffix for suffix in SUFFIXES)}",
-            remedy="put the file there, or train from scratch without 'imagenet'",
-        )
-    return found[0]
-
-
-def file_of(backbone: str, source: str) -> Path | None:
-    """The file of a backbone's weights on this machine, see :func:`imagenet_state`; none for those
-    that are downloaded.
-
-    Raises:
-        NotHereError: there is none.
-        UserError: there are several.
-    """
-    if source == DOWNLOAD:
-        return None
-    place = Path(source).expanduser()
-    if place.is_dir():
-        files = (file.name for file in place.iterdir() if file.is_file())
-        return place / file_for(backbone, files, str(place))
-    if not place.exists():
-        remedy = "put the ImageNet weights there, or train from scratch without 'imagenet'"
-        raise NotHereError(str(place), "no such file or folder", remedy=remedy)
-    return place
 
 
 def _downloaded(backbone: str) -> dict[str, Tensor]:

@@ -27,6 +27,22 @@ def test_a_misspelt_field(hopetune_here: Callable, search_file: SearchFile) -> N
     assert "budgett: unknown field; did you mean 'budget'?" in line
 
 
+def test_a_model_name_that_mlflow_would_refuse_at_the_end(
+    hopetune_here: Callable, search_file: SearchFile
+) -> None:
+    line = told(hopetune_here("submit", str(search_file(model_name="team/headpose"))))
+    assert "model_name: not legal; got 'team/headpose'" in line
+
+
+@pytest.mark.parametrize("name", ["anna's", "two words", "latest"])
+def test_a_name_that_runs_or_jobs_cannot_bear(
+    hopetune_here: Callable, search_file: SearchFile, name: str
+) -> None:
+    for command in ("run", "submit"):
+        line = told(hopetune_here(command, str(search_file()), "--name", name))
+        assert "--name: not legal" in line
+
+
 def test_an_impossible_range(hopetune_here: Callable, search_file: SearchFile) -> None:
     path = search_file(parameters="{alpha: {low: 2, high: 1}}")
     assert "parameters.alpha: `low <= high` must hold" in told(hopetune_here("submit", str(path)))
@@ -49,6 +65,29 @@ def test_a_data_set_that_is_too_coarse(hopetune_here: Callable, search_file: Sea
     line = told(hopetune_here("run", str(path), "--name", "small-coarse"))
     assert "the prepared pictures are too coarse; got 'a view of 32 px" in line
     assert "no such search" in told(hopetune_here("show", "small-coarse"))
+
+
+def test_imagenet_weights_that_s3_lacks(hopetune_here: Callable, search_file: SearchFile) -> None:
+    path = search_file(
+        fixed="{image_px: 32, batch_size: 16, imagenet: s3://hopetune/no-weights}",
+        parameters="{backbone: {choices: [squeezenet1_1, resnet18]}}",
+    )
+    line = told(hopetune_here("run", str(path), "--name", "small-no-weights"))
+    assert "s3://hopetune/no-weights: not exactly one file of ImageNet weights for squeez" in line
+    assert "no such search" in told(hopetune_here("show", "small-no-weights"))
+
+
+def test_a_configuration_of_which_every_trial_fails(
+    hopetune: Callable, search_file: SearchFile
+) -> None:
+    path = search_file(
+        fixed="{backbone: inception_v3, image_px: 32, batch_size: 16}",
+        budget="{trials: 2, epochs: 1}",
+    )
+    line = told(hopetune("run", str(path), "--name", "small-all-fail"))
+    assert "small-all-fail: every trial failed; got " in line
+    assert "2 of 2, the last one: image_px: " in line
+    assert "inception_v3 cannot take images of this size" in line
 
 
 def test_a_missing_data_set_in_a_submitted_search(

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from memory_objects import MemoryObjects
 
-from tuning.initial_weights import fetched
+from tuning.initial_weights import fetched, require_stored
 from tuning.objects import Place, StorageAwayError
+from tuning.space import Choices, Parameter, Settings
+from tuning.spec import Budget, Data, SearchSpec
 from usererror import NotHereError, UserError
 
 FOLDER = "s3://bucket/imagenet"
@@ -81,3 +83,38 @@ def test_what_is_not_there_is_no_fault_of_the_configuration(
         fetched(FOLDER, "resnet18", tmp_path, objects)  # type: ignore[arg-type]
     assert type(error.value) is UserError
     assert list(tmp_path.iterdir()) == []
+
+
+def search(fixed: Settings, backbones: tuple[str, ...], **when: tuple[str, ...]) -> SearchSpec:
+    parameters: dict[str, Parameter] = {"backbone": Choices(choices=backbones)}
+    if when:
+        parameters["imagenet"] = Choices(choices=(FOLDER, None), when=when)
+    return SearchSpec(
+        name="w",
+        data=Data(train="/data"),
+        parameters=parameters,
+        fixed=fixed,
+        budget=Budget(trials=2, epochs=1),
+    )
+
+
+def test_a_search_needs_the_weights_of_all_its_backbones_before_it_begins(
+    objects: MemoryObjects,
+) -> None:
+    require_stored(search({"imagenet": FOLDER}, ("resnet18", "resnet34")), objects)  # type: ignore[arg-type]
+    assert objects.requests == ["list"]
+    with pytest.raises(NotHereError, match=f"{FOLDER}: not exactly one file .* for resnet50"):
+        require_stored(search({"imagenet": FOLDER}, ("resnet18", "resnet50")), objects)  # type: ignore[arg-type]
+    objects.contents["imagenet/resnet18.pth"] = b"a second one"
+    with pytest.raises(UserError, match="for resnet18; got 'resnet18-f37072fd"):
+        require_stored(search({"imagenet": FOLDER}, ("resnet18",)), objects)  # type: ignore[arg-type]
+
+
+def test_what_only_nodes_know_or_only_some_trials_need_is_left_to_them(
+    objects: MemoryObjects,
+) -> None:
+    for place in ("/weights", "download", None):
+        require_stored(search({"imagenet": place}, ("resnet50",)), objects)  # type: ignore[arg-type]
+    some = search({}, ("resnet18", "resnet50"), backbone=("resnet18",))
+    require_stored(some, objects)  # type: ignore[arg-type]
+    assert objects.requests == []

@@ -17,9 +17,11 @@ from usererror import UserError
 
 if TYPE_CHECKING:
     from tuning.records import SearchRecord, TrialRecord
+    from tuning.spec import SearchSpec
     from tuning.storage import Storage
 
 SEARCH_FILE = "search.yaml"
+LATEST = "latest"
 INTERRUPTED = "interrupted"
 """State of a search that has neither ended nor a living driver."""
 
@@ -49,7 +51,7 @@ def submit(
 
     spec = load_spec(file)
     cluster = at(load_settings(), address)
-    search = name or _dated(spec.name)
+    search = _named(name, spec)
     _refuse_taken(cluster, search)
     with tempfile.TemporaryDirectory(prefix="hopetune-submit-") as folder:
         shutil.copyfile(file, Path(folder) / SEARCH_FILE)
@@ -90,7 +92,7 @@ def run(file: SearchFile, name: Name = None) -> None:
     from tuning.spec import load_spec
 
     spec = load_spec(file)
-    drive(name or _dated(spec.name), spec, load_settings())
+    drive(_named(name, spec), spec, load_settings())
 
 
 def ls(json: Json = False) -> None:
@@ -180,7 +182,7 @@ def logs(
 
     Example: `hopetune logs latest --follow`
     """
-    name = record_of(search).name if search == "latest" else search
+    name = record_of(search).name if search == LATEST else search
     cluster = at(load_settings(), address)
     known = jobs.again(cluster, name)
     for text in jobs.logs(cluster, known[-1] if known else name, follow=follow):
@@ -230,12 +232,12 @@ def resolve(storage: "Storage", search: str) -> str:
     Raises:
         UserError: there are no searches.
     """
-    if search != "latest":
+    if search != LATEST:
         return search
     names = storage.names()
     if not names:
         remedy = "start one: `hopetune submit search_spaces/quickstart.yaml`"
-        raise UserError("latest", "there are no searches yet", remedy=remedy)
+        raise UserError(LATEST, "there are no searches yet", remedy=remedy)
     return names[-1]
 
 
@@ -246,8 +248,14 @@ def open_storage() -> "Storage":
     return Storage(load_settings().require("study_url"))
 
 
-def _dated(name: str) -> str:
-    return f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+def _named(name: str | None, spec: "SearchSpec") -> str:
+    """The name of a new search, which its jobs and its runs in MLflow bear, too."""
+    if name is None:
+        return f"{spec.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    if name == LATEST:
+        raise UserError("--name", "not legal", got=name, rule="it stands for the latest search")
+    jobs.check_name(name, "--name")
+    return name
 
 
 def _when(at_ms: int) -> str:
