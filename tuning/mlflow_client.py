@@ -307,11 +307,20 @@ class Registry:
         self._client = connect(settings)
         self._runs = runs
 
-    def register(self, model_name: str, candidate: Candidate) -> int:
+    def register(self, model_name: str, candidate: Candidate, replaces: int | None) -> int:
         """Logs a servable model with its evidence, registers it and makes it the champion.
+
+        Args:
+            model_name: of the registered model.
+            candidate: the network and its evidence.
+            replaces: version of the champion that it was compared with; none where there was none.
 
         Returns:
             The version's number.
+
+        Raises:
+            UserError: another champion came meanwhile; this one is registered, but does not
+                replace it.
         """
         with reachable(self._uri):
             parent = self._runs.run_id(candidate.search, None)
@@ -332,11 +341,19 @@ class Registry:
             version = mlflow.register_model(
                 logged.model_uri, model_name, tags=candidate.evidence
             ).version
+            if (present := self.champion(model_name)) != replaces:
+                raise UserError(
+                    f"models:/{model_name}@{CHAMPION}",
+                    "another promotion came first",
+                    got=f"version {present}",
+                    rule=f"the candidate was compared with {replaces or 'none'}",
+                    remedy="promote once more: it is compared with the new champion then",
+                )
             self._client.set_registered_model_alias(model_name, CHAMPION, version)
             return int(version)
 
-    def champion(self, model_name: str) -> dict[str, str] | None:
-        """The evidence of the present champion, ``version`` included; none where there is none."""
+    def champion(self, model_name: str) -> int | None:
+        """The version of the present champion; none where there is none."""
         with reachable(self._uri):
             try:
                 version = self._client.get_model_version_by_alias(model_name, CHAMPION)
@@ -344,7 +361,7 @@ class Registry:
                 if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                     return None
                 raise
-        return {**version.tags, "version": str(version.version)}
+        return int(version.version)
 
     def download_champion(self, model_name: str, folder: Path) -> Path:
         """The champion's weights as a file below ``folder``.
@@ -352,12 +369,16 @@ class Registry:
         Raises:
             UserError: there is no champion of that name.
         """
-        champion = self.champion(model_name)
-        if champion is None:
+        version = self.champion(model_name)
+        if version is None:
             remedy = "promote a search first: `hopetune promote SEARCH`"
             raise UserError(f"models:/{model_name}@{CHAMPION}", "no champion", remedy=remedy)
+        return self.download(model_name, version, folder)
+
+    def download(self, model_name: str, version: int, folder: Path) -> Path:
+        """The weights of a version as a file below ``folder``."""
         with reachable(self._uri):
-            uri = f"models:/{model_name}/{champion['version']}/artifacts/{WEIGHTS}"
+            uri = f"models:/{model_name}/{version}/artifacts/{WEIGHTS}"
             return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
 
     def _log_model(self, candidate: Candidate) -> Any:

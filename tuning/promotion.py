@@ -37,7 +37,7 @@ class Verdict:
     errors: PoseErrors
     baseline: PoseErrors
     against_champion: Comparison | None
-    """None where there was no champion."""
+    """None where there was no champion, or a forced promotion could not evaluate it."""
     version: int | None
     """The new version; none where the champion stays."""
     reason: str
@@ -54,7 +54,8 @@ def promote(
     """Evaluates the best completed trial (or the one named) and makes it the champion if it is.
 
     Raises:
-        UserError: no completed trial, no test set, or a server that cannot be reached.
+        UserError: no completed trial, no test set, a server that cannot be reached, a champion that
+            cannot be evaluated, or another promotion that came first.
     """
     trial = _chosen(search, trial_number)
     objects = Objects(settings)
@@ -68,17 +69,23 @@ def promote(
         weights = fetch_weights(trial, settings, objects, Path(scratch))
         tell(f"evaluating trial {trial.number} on {len(test.angles_deg)} test images")
         predicted = predict_test(weights, test)
-        comparison = _against_champion(
-            predicted, test, registry, search.spec.model_name, Path(scratch), tell
-        )
+        champion, comparison = registry.champion(search.spec.model_name), None
+        if champion is not None:
+            try:
+                comparison = _against_champion(
+                    predicted, test, registry, search.spec.model_name, champion, Path(scratch), tell
+                )
+            except UserError as error:
+                if force_why is None:
+                    raise
+                tell(f"not compared: {error}")
         errors = pose_errors(predicted, test.angles_deg)
         baseline = constant_baseline(train.angles_deg, test.angles_deg)
         reason = _refusal(comparison, force_why)
         version = None
         if reason is None:
-            evidence = _evidence(search, trial, errors, baseline, comparison, test.fingerprint)
-            if force_why is not None:
-                evidence["forced"] = force_why
+            evidence = _evidence(search, trial, errors, baseline, test.fingerprint)
+            evidence |= _of_the_decision(champion, comparison, force_why)
             candidate = Candidate(
                 search=search.name,
                 trial=trial.number,
@@ -87,7 +94,7 @@ def promote(
                 metrics=errors.as_dict("test_") | {"baseline_test_mae": baseline.mae},
                 evidence=evidence,
             )
-            version = registry.register(search.spec.model_name, candidate)
+            version = registry.register(search.spec.model_name, candidate, replaces=champion)
     return Verdict(
         search=search.name,
         trial=trial.number,
@@ -121,16 +128,24 @@ def _against_champion(
     test: PreparedSet,
     registry: Registry,
     model_name: str,
+    version: int,
     scratch: Path,
     tell: Callable[[str], None],
-) -> Comparison | None:
-    champion = registry.champion(model_name)
-    if champion is None:
-        return None
-    tell(f"evaluating the champion, version {champion['version']}, on the same images")
+) -> Comparison:
+    """What the candidate gains; raises UserError where this test set is none for the champion."""
+    tell(f"evaluating the champion, version {version}, on the same images")
     folder = scratch / "champion"
     folder.mkdir()
-    rival = predict_test(registry.download_champion(model_name, folder), test)
+    try:
+        rival = predict_test(registry.download(model_name, version, folder), test)
+    except UserError as error:
+        raise UserError(
+            f"the champion, models:/{model_name}/{version}",
+            "cannot be evaluated on this test set",
+            got=str(error),
+            remedy="mend that, give the search another `model_name`, or promote all the same with "
+            "--force --why",
+        ) from error
     return compare(_image_errors(predicted, test), _image_errors(rival, test))
 
 
@@ -157,7 +172,6 @@ def _evidence(
     trial: TrialRecord,
     errors: PoseErrors,
     baseline: PoseErrors,
-    comparison: Comparison | None,
     test_fingerprint: str,
 ) -> dict[str, str]:
     found = {f"test_{name}": f"{value:.4f}" for name, value in errors.as_dict("").items()}
@@ -172,6 +186,16 @@ def _evidence(
     }
     if trial.best_epoch:
         found[CHECKPOINT_TAG] = trial.best_epoch.checkpoint_key
-    if comparison:
-        found["gain_over_champion"] = str(comparison)
+    return found
+
+
+def _of_the_decision(
+    champion: int | None, comparison: Comparison | None, force_why: str | None
+) -> dict[str, str]:
+    found = {}
+    if champion is not None:
+        found["replaces_version"] = str(champion)
+        found["gain_over_champion"] = str(comparison) if comparison else "not known"
+    if force_why is not None:
+        found["forced"] = force_why
     return found

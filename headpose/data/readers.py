@@ -5,7 +5,7 @@ guessed and nothing is dropped in silence. Letters: P landmarks.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -142,6 +142,14 @@ def read_sample(layout: Layout, root: Path, name: str) -> Sample | LeftOut:
         return LeftOut(name, str(error), error.is_damage)
 
 
+def read_landmarks(path: Path) -> npt.NDArray[np.float64] | LeftOut:
+    """The landmarks (2, P) in pixels of a .mat file, as in :class:`Sample`, or why it has none."""
+    try:
+        return _landmarks(_mat_fields(path, ("pt2d",))["pt2d"])
+    except _UnusableError as error:
+        return LeftOut(path.stem, str(error))
+
+
 class _UnusableError(Exception):
     def __init__(self, reason: str, *, is_damage: bool = True) -> None:
         super().__init__(reason)
@@ -157,8 +165,9 @@ def _read(layout: Layout, root: Path, name: str) -> Sample:
     for path in (image_path, label_path):
         if not path.is_file():
             raise _UnusableError(f"no {path.suffix[1:]} file beside its twin")
-    pose_para, landmarks_px = _mat_fields(label_path)
-    return Sample(name, image_path, _angles(pose_para), _landmarks(landmarks_px), photo)
+    fields = _mat_fields(label_path, ("Pose_Para", "pt2d"))
+    angles_deg, landmarks_px = _angles(fields["Pose_Para"]), _landmarks(fields["pt2d"])
+    return Sample(name, image_path, angles_deg, landmarks_px, photo)
 
 
 def _angles(pose_para: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -194,9 +203,7 @@ def photo_of(layout: Layout, name: str) -> str | None:
     return None
 
 
-def _mat_fields(path: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Pose_Para and pt2d."""
-    needed = ("Pose_Para", "pt2d")
+def _mat_fields(path: Path, needed: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
     try:
         fields = read_arrays(path, needed)
     except OSError as error:
@@ -206,7 +213,7 @@ def _mat_fields(path: Path) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.flo
     missing = [field for field in needed if field not in fields]
     if missing:
         raise _UnusableError(f"the mat file has no {' and no '.join(missing)}")
-    return fields["Pose_Para"], fields["pt2d"]
+    return fields
 
 
 def _snapped(angles_deg: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

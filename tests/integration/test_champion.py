@@ -7,9 +7,20 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from cluster.settings import Settings
+from headpose.bins import Binning
+from headpose.data.prepared import PreparedSet
+from headpose.networks.network import build_network
+from headpose.networks.snapshots import save_weights
+from tuning import promotion
+from tuning.mlflow_client import Candidate, MlflowRuns, Registry, connect
+from tuning.objects import Objects
+from tuning.storage import Storage
+from usererror import UserError
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
@@ -85,11 +96,52 @@ def test_a_forced_promotion_is_recorded(
     forced = hopetune("promote", "promoted", "--force", "--why", "a drill", "--json")
     assert forced.returncode == 0, forced.stderr
     assert json.loads(forced.stdout)["reason"] == "forced: a drill"
-    from tuning.mlflow_client import connect
-
     version = connect(servers).get_model_version_by_alias("small-model", "champion")
     assert version.tags["forced"] == "a drill"
     assert version.tags["data_fingerprint"]
+
+
+@pytest.mark.filterwarnings("ignore:.*Any type hint is inferred")
+def test_a_champion_that_cannot_be_evaluated_is_told_and_replaced_only_by_force(
+    servers: Settings,
+    storage: Storage,
+    promoted: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    record, whole, asked = storage.open("promoted").record(), promotion.predict_test, []
+
+    def of_the_candidate_alone(weights: Path, test: PreparedSet) -> NDArray[np.floating]:
+        asked.append(weights)
+        if len(asked) % 2 == 0:
+            raise UserError("image_px", "the prepared pictures are too coarse")
+        return whole(weights, test)
+
+    monkeypatch.setattr(promotion, "predict_test", of_the_candidate_alone)
+    told = r"^the champion, models:/small-model/\d+: cannot be evaluated .*too coarse.*--force"
+    with pytest.raises(UserError, match=told):
+        promotion.promote(record, servers, tell=lambda _: None)
+    forced = promotion.promote(record, servers, force_why="a drill", tell=lambda _: None)
+    assert forced.against_champion is None
+    version = connect(servers).get_model_version_by_alias("small-model", "champion")
+    assert int(version.version) == forced.version
+    assert version.tags["gain_over_champion"] == "not known"
+
+
+@pytest.mark.filterwarnings("ignore:.*Any type hint is inferred")
+def test_of_two_promotions_at_once_the_later_one_replaces_nobody(
+    servers: Settings, promoted: dict[str, object], tmp_path: Path
+) -> None:
+    weights = tmp_path / "weights.safetensors"
+    save_weights(build_network("squeezenet1_1", 66, seed=1), Binning(), 32, weights)
+    candidate = Candidate("promoted", 0, weights, {}, {}, {})
+    registry = Registry(servers, MlflowRuns(servers, Objects(servers)))
+    champion = registry.champion("small-model")
+    for compared_with in (None, 99):
+        with pytest.raises(
+            UserError, match=f"another promotion came first; got 'version {champion}"
+        ):
+            registry.register("small-model", candidate, replaces=compared_with)
+    assert registry.champion("small-model") == champion
 
 
 def test_predict_says_degrees_and_draws_axes(
