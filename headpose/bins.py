@@ -4,6 +4,7 @@ Bins of ``width_deg`` reach from −99° upward until +99° is covered; where th
 divide 198 the last bin reaches past +99°. Letters: B bins.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Literal
@@ -121,4 +122,12 @@ class Binning:
             )
         dtype = torch.promote_types(logits.dtype, torch.float32)
         probabilities = logits.softmax(dim=-1, dtype=dtype)
-        return (probabilities * self.centres_deg(logits.device, dtype)).sum(dim=-1)
+        return (probabilities * _kept_centres(self, logits.device, dtype)).sum(dim=-1)
+
+
+# Each step needs them, and on a GPU making them takes eight launches. Never in inference mode, for
+# training uses them too, whoever is the first to ask.
+@functools.lru_cache
+@torch.inference_mode(False)
+def _kept_centres(binning: Binning, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return binning.centres_deg(device, dtype)

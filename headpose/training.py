@@ -43,6 +43,9 @@ Indices = npt.NDArray[np.int64]
 # as much memory as a step of ResNet18 in bf16, which comes afterwards (calculated, not measured).
 _RENDERED_AT_A_TIME = 256
 _FEWEST_BATCHES_AT_A_TIME = 4
+# Of more batches than one; in values of stored crops. As floats these take a GB, and operations of
+# a GPU that count in 32 bits are far from their end. Untuned.
+_LARGEST_PART = 2**28
 
 
 @dataclass(frozen=True)
@@ -205,15 +208,17 @@ class Training:
         size = min(self._config.batch_size, len(order))
         count = len(order) // size
         whole = slice(0, count * size)
-        total = torch.zeros((), device=self._device)
-        for seen, true_deg in self._batches(order[whole], views.of(whole), size):
-            total += self._step(seen, true_deg)
-        return float(total) / count, count * size
+        batches = self._batches(order[whole], views.of(whole), size)
+        losses = [self._step(seen, true_deg) for seen, true_deg in batches]
+        return _sum(losses) / count, count * size
 
     def _batches(self, rows: Tensor, views: Views, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Views (N, 3, P, P) and their labels (N, 3), one batch after the other."""
-        at_a_time = size * max(_FEWEST_BATCHES_AT_A_TIME, _RENDERED_AT_A_TIME // size)
-        parts = [slice(start, start + at_a_time) for start in range(0, len(rows), at_a_time)]
+        room = _LARGEST_PART // (size * self._train.images_u8[0].size)
+        wanted = max(_FEWEST_BATCHES_AT_A_TIME, _RENDERED_AT_A_TIME // size)
+        at_a_time = size * max(1, min(room, wanted))
+        first = size if self._images.gathers_ahead else at_a_time
+        parts = _parts(len(rows), first, at_a_time)
         images = self._images.batches(rows[part] for part in parts)
         for part, images_u8 in zip(parts, images, strict=True):
             seen = render(images_u8, views.of(part), self._config.image_px)
@@ -247,6 +252,22 @@ class Training:
             source=self._validation_images,
         )
         return pose_errors(predicted_deg, self._validation_true_deg)
+
+
+def _parts(count: int, first: int, most: int) -> list[slice]:
+    """Rows rendered at a time: from ``first`` on twice as many each time, up to ``most``. A device
+    that would wait for all rows of a large first part to be gathered begins with a small one."""
+    parts, start, size = [], 0, first
+    while start < count:
+        parts.append(slice(start, min(start + size, count)))
+        start, size = start + size, min(2 * size, most)
+    return parts
+
+
+def _sum(losses: list[Tensor]) -> float:
+    """One after the other, in float32 as they are; from a GPU they come together, once."""
+    with np.errstate(all="ignore"):  # those of a diverged training
+        return float(np.add.accumulate(torch.stack(losses).cpu().numpy())[-1])
 
 
 def _sources(

@@ -162,6 +162,9 @@ class Saving:
     def _write(self) -> None:
         try:
             contents = dict(zip(PARTS, self._files(), strict=True))
+            # They know the training, whose memory a next trial may need while a full disk is
+            # waited for.
+            del self._files
             self._draft.set_result(self._uploads.draft(contents))
         except BaseException as error:  # noqa: BLE001 - whoever finishes hears of it
             self._draft.set_exception(error)

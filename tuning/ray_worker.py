@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import ray
 from ray import tune
 
 from tuning.causes import WORKER_IS_WELL, cause_of
@@ -93,7 +94,9 @@ def _new_worker() -> "Worker":
     # Here, as the driver imports this module, too: torch would make it start seconds later.
     from tuning.worker import Worker  # noqa: PLC0415
 
+    given = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
     try:
-        return Worker()
+        # Ray hides the GPUs of a node from no worker that was given none (2.60).
+        return Worker(has_gpu=bool(given))
     except UserError as error:
         raise NotHereError.of(error) from error

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import torch
 
+from cluster.gpus import real_gpus
 from cluster.settings import load_settings
 from headpose.allocator import keep_freed_memory
 from headpose.config import TrainConfig
@@ -53,11 +54,15 @@ ImageNet weights: then the trial goes to another node. Untuned."""
 class Worker:
     """A place where trials run one after the other.
 
+    Args:
+        has_gpu: the cluster has given it one, or a share of one; what else its node has is others'.
+
     Raises:
+        NotHereError: torch cannot use the GPU.
         UserError: this node's settings cannot be read, or name no keys of the store.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_gpu: bool) -> None:
         settings = load_settings()
         keep_freed_memory()
         self._looking = Objects(settings, timeout_s=LOOK_TIMEOUT_S, attempts=1)
@@ -68,7 +73,8 @@ class Worker:
         self._weights: dict[tuple[str, str], Path] = {}
         self._notes: list[str] = []
         self._trial: Generator[EpochReport] | None = None
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._share = 1.0
+        self.device = _device(has_gpu)
         # Several clients: the uploads of one trial go on while the next one reads.
         self._checkpoints = CheckpointStore(
             Objects(settings, timeout_s=LOAD_TIMEOUT_S, attempts=2),
@@ -105,8 +111,11 @@ class Worker:
             UserError: a configuration that cannot be trained.
         """
         self._end_trial()
+        self._share = min(1.0, spec.resources.gpus_per_trial)
         if self.device.type == "cpu":
             torch.set_num_threads(max(1, int(spec.resources.cpus_per_trial)))
+        elif self._share < 1:  # what does not fit then is this trial's fault and no neighbour's
+            torch.cuda.set_per_process_memory_fraction(self._share)
         plan = TrialPlan(
             config=spec.train_config(parameters),
             epochs=spec.budget.epochs,
@@ -148,7 +157,7 @@ class Worker:
         key = uri, fingerprint, keep
         if key not in self._data:
             data = self._opened(uri, fingerprint)
-            images = ImageSource(data, self.device, keep)
+            images = ImageSource(data, self.device, keep, self._share)
             self._notes.append(images.describe())
             self._data[key] = data, images
         return self._data[key]
@@ -173,6 +182,20 @@ class Worker:
                 lambda: fetched(*key, self._weights_cache, self._fetching)
             )
         return self._weights[key]
+
+
+def _device(has_gpu: bool) -> torch.device:
+    """Where trials are trained: a logical GPU, as a laptop's cluster has, is the CPU."""
+    if has_gpu and torch.cuda.is_available():
+        return torch.device("cuda")
+    if has_gpu and real_gpus():
+        raise NotHereError(
+            "GPU",
+            "torch cannot use the one that this node has",
+            rule="a driver that is new enough, and a torch built for CUDA",
+            remedy="`python -c 'import torch; torch.zeros(1).cuda()'` on that node says why",
+        )
+    return torch.device("cpu")
 
 
 def _patiently(get: Callable[[], _Got]) -> _Got:

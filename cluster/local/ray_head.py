@@ -8,6 +8,7 @@ import socket
 import sys
 from pathlib import Path
 
+from cluster.gpus import real_gpus
 from cluster.local import http
 from cluster.local.credentials import Credentials
 from cluster.local.ports import LOOPBACK
@@ -34,13 +35,6 @@ def gcs_address(ports: dict[str, int]) -> str:
 def dashboard_address(ports: dict[str, int]) -> str:
     """The URL that takes jobs."""
     return f"http://{LOOPBACK}:{ports['dashboard']}"
-
-
-def real_gpus(devices: Path = Path("/dev")) -> int:
-    """How many NVIDIA GPUs this machine has and lets us see."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-        return 0
-    return sum(bool(re.fullmatch(r"nvidia\d+", entry.name)) for entry in devices.iterdir())
 
 
 def python(short_folder: Path) -> Path:

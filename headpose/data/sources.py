@@ -40,20 +40,32 @@ class ImageSource:
         prepared: the set.
         device: where its batches are wanted.
         keep: whether the set is kept on a GPU; without meaning on a CPU.
+        share: of the GPU's memory that this process may use.
 
     Raises:
         NotHereError: ``keep`` is "always" and the GPU's memory is too small.
     """
 
-    def __init__(self, prepared: PreparedSet, device: torch.device, keep: Keep = "auto") -> None:
+    def __init__(
+        self,
+        prepared: PreparedSet,
+        device: torch.device,
+        keep: Keep = "auto",
+        share: float = 1.0,
+    ) -> None:
         self._images = prepared.images_u8
         self._device = device
-        self._resident = _placed(self._images, device, keep)
+        self._resident = _placed(self._images, device, keep, share)
         self._copies: torch.cuda.Stream | None = None
         if device.type == "cuda" and self._resident is None:
             # Copies in the stream of the steps would wait for them, and they for the copies. One
             # stream for all passes: the memory that its batches leave is given to no other stream.
             self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    @property
+    def gathers_ahead(self) -> bool:
+        """Whether batches are gathered while the device computes."""
+        return self._copies is not None
 
     def describe(self) -> str:
         """Where the images lie, for a person."""
@@ -124,11 +136,15 @@ def ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def _placed(images: npt.NDArray[np.uint8], device: torch.device, keep: Keep) -> Tensor | None:
+def _placed(
+    images: npt.NDArray[np.uint8], device: torch.device, keep: Keep, share: float
+) -> Tensor | None:
     """The images in the GPU's memory; None where they stay on the node."""
     if device.type != "cuda" or keep == "never":
         return None
-    free_bytes, _ = torch.cuda.mem_get_info(device)
+    free_bytes, total_bytes = torch.cuda.mem_get_info(device)
+    own_bytes = int(share * total_bytes) - torch.cuda.memory_reserved(device)
+    free_bytes = min(free_bytes, own_bytes)
     if keep == "auto" and images.nbytes > _RESIDENT_SHARE * free_bytes:
         return None
     if images.nbytes > free_bytes:

@@ -16,9 +16,10 @@ from headpose.data import sources
 from headpose.data.augment import Augmentation, central_views, draw_views
 from headpose.data.manifest import PrepareSettings
 from headpose.data.prepared import PreparedSet, prepare
-from headpose.data.render import IMAGENET_STD, render
+from headpose.data.render import render
 from headpose.data.sources import ImageSource, Keep
 from headpose.networks.snapshots import weights_to_bytes
+from headpose.normalisation import IMAGENET_STD
 from headpose.training import Training
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "headpose"))
@@ -140,6 +141,7 @@ def test_the_first_step_agrees_with_the_cpu(faces: PreparedSet) -> None:
     assert losses[1] == pytest.approx(losses[0], rel=0.01)
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")
 def test_no_step_waits_for_the_gpu(faces: PreparedSet) -> None:
     rows = np.arange(24), np.arange(24, 32)
     training = Training(CONFIG, faces, rows[0], faces, rows[1], torch.device("cuda"))
@@ -154,8 +156,8 @@ def test_no_step_waits_for_the_gpu(faces: PreparedSet) -> None:
 
     step()  # makes what is made once
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         step()
     finally:
         torch.cuda.set_sync_debug_mode("default")

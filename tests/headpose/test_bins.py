@@ -104,3 +104,13 @@ def test_impossible_widths_are_refused(width_deg: float) -> None:
 def test_unknown_centres_are_refused() -> None:
     with pytest.raises(UserError, match="legal: unbiased, hopenet"):
         Binning(3.0, "left")  # type: ignore[arg-type]
+
+
+def test_training_goes_on_after_a_prediction_has_made_the_centres() -> None:
+    binning, logits = Binning(4.25), torch.ones(2, 3, Binning(4.25).count)
+    with torch.inference_mode():
+        predicted = binning.expectation(logits)
+    learnt = binning.expectation(logits.requires_grad_())
+    learnt.sum().backward()
+    assert torch.equal(learnt.detach(), predicted)
+    assert logits.grad is not None

@@ -263,9 +263,35 @@ def test_how_many_batches_are_rendered_at_a_time_changes_nothing(
         result = training.run_epoch(1)
         assert rendered == expected
         ends.append((result.train_loss, result.val, training.weights()))
+    # No room for more than two batches of crops, then for none: one at a time is not too many.
+    for room, expected in ((2 * 4 * faces.images_u8[0].size, [8, 8, 4]), (1, [4] * 5)):
+        monkeypatch.setattr(training_module, "_LARGEST_PART", room)
+        rendered.clear()
+        training = training_of(dataclasses.replace(LIGHT, batch_size=4), faces)
+        result = training.run_epoch(1)
+        assert rendered == expected
+        ends.append((result.train_loss, result.val, training.weights()))
     for loss, val, weights in ends[1:]:
         assert (loss, val) == ends[0][:2]
         assert same(weights, ends[0][2])
+
+
+@pytest.mark.parametrize(
+    ("first", "sizes"), [(4, [4, 8, 16, 12]), (16, [16, 16, 8]), (64, [40]), (8, [8, 16, 16])]
+)
+def test_parts_begin_small_and_hold_every_row(first: int, sizes: list[int]) -> None:
+    parts = training_module._parts(40, first, max(first, 16))
+    assert [len(range(40)[part]) for part in parts] == sizes
+    assert [row for part in parts for row in range(40)[part]] == list(range(40))
+
+
+def test_losses_are_added_as_on_the_device(faces: PreparedSet) -> None:
+    losses = [*torch.rand(1000, generator=torch.Generator().manual_seed(1)).unbind()]
+    total = torch.zeros(())
+    for loss in losses:
+        total += loss
+    assert training_module._sum(losses) == float(total)
+    assert math.isnan(training_module._sum([*losses, torch.tensor(math.nan)]))
 
 
 def test_a_set_smaller_than_a_batch_is_one_batch(faces: PreparedSet) -> None:

@@ -2,7 +2,8 @@
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+import weakref
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from tuning.checkpoints import CheckpointStore
 from tuning.manifest import PARTS, Part, manifest_of, read_manifest
 from tuning.objects import AbsentObjectError, Place
 from tuning.spec import Resources
-from tuning.spool import DiskFullError, Entry, Spool, SpoolFullError
+from tuning.spool import Content, DiskFullError, Draft, Entry, Spool, SpoolFullError
 from tuning.uploads import ROOM_PATIENCE_S, Uploads, store
 
 ROOT = Place("bucket", "checkpoints")
@@ -145,6 +146,33 @@ def test_what_is_dropped_leaves_nothing_and_is_not_waited_for(
         threading.Event().wait(0.1)
     assert drafts(tmp_path) == []
     assert found.beginning(KEYS).history == []
+
+
+def test_what_waits_for_room_keeps_no_training_alive(store_of: StoreOf, tmp_path: Path) -> None:
+    class OfTraining:
+        def files(self) -> Files:
+            return files(1.0)
+
+    found, training = store_of(), OfTraining()
+    gone, goes_on = weakref.ref(training), threading.Event()
+    whole = found._uploads.draft
+
+    def draft(contents: Mapping[Part, Content]) -> Draft:
+        assert goes_on.wait(20)
+        return whole(contents)
+
+    found._uploads.draft = draft  # type: ignore[method-assign]
+    saving = found.saving(training.files)
+    del training
+    with saving:
+        saving.discard()
+    for _ in range(100):
+        if gone() is None:
+            break
+        threading.Event().wait(0.1)
+    assert gone() is None
+    goes_on.set()
+    saving._draft.result(20)
 
 
 def test_what_goes_wrong_meanwhile_is_heard_at_the_end(store_of: StoreOf) -> None:

@@ -16,6 +16,7 @@ from torchvision import models
 
 from headpose.data.manifest import PrepareSettings
 from headpose.data.prepared import PreparedSet, prepare
+from tuning import worker as worker_module
 from tuning.causes import cause_of
 from tuning.checkpoints import CheckpointStore
 from tuning.exits import ExitReason
@@ -68,7 +69,7 @@ def ended(worker: Worker) -> None:
 
 
 def worker_on(objects: MemoryObjects, folder: Path, limit_bytes: int = 10**9) -> Worker:
-    found = Worker()
+    found = Worker(has_gpu=True)
     found._checkpoints.close()
     found._checkpoints = CheckpointStore(
         objects,  # type: ignore[arg-type]
@@ -77,6 +78,28 @@ def worker_on(objects: MemoryObjects, folder: Path, limit_bytes: int = 10**9) ->
         found._note,
     )
     return found
+
+
+@pytest.mark.parametrize(
+    ("given", "usable", "shown", "device"),
+    [
+        (True, True, 1, "cuda"),
+        (True, False, 0, "cpu"),  # a logical one
+        (False, True, 1, "cpu"),  # another trial's
+        (False, False, 0, "cpu"),
+        (True, False, 1, None),  # its driver is too old, say
+    ],
+)
+def test_a_trial_is_trained_where_the_cluster_says(
+    given: bool, usable: bool, shown: int, device: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: usable)
+    monkeypatch.setattr(worker_module, "real_gpus", lambda: shown)
+    if device is None:
+        with pytest.raises(NotHereError, match="GPU: torch cannot use the one"):
+            worker_module._device(given)
+    else:
+        assert worker_module._device(given).type == device
 
 
 def spec_of(prepared: Path, epochs: int = 2) -> SearchSpec:
