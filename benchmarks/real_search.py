@@ -15,7 +15,6 @@ import json
 import math
 import platform
 import statistics
-import subprocess
 import sys
 import time
 import warnings
@@ -25,6 +24,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.contestants import PlainRay
+from benchmarks.report import commit
 from headpose.config import TrainConfig
 from headpose.data.manifest import PrepareSettings
 from headpose.data.prepared import PreparedSet, prepare
@@ -199,8 +199,6 @@ def main() -> None:
 
 
 def _write(text: str, options: argparse.Namespace) -> Path:
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     path: Path = options.write / f"real_search_{platform.machine()}-cpu_{date.today()}.md"
     path.write_text(
         "# Real trainings: Hopetune's default against plain Ray Tune with Optuna and ASHA\n\n"
@@ -208,7 +206,7 @@ def _write(text: str, options: argparse.Namespace) -> Path:
         f"epochs, {options.epochs} epochs for each search, one worker on one core. The lowest "
         "validation MAE of each search:\n\n"
         f"{text}\n\nCommand: `python -m benchmarks.real_search {' '.join(sys.argv[1:])}`\n"
-        f"Commit: {commit}\n",
+        f"Commit: {commit()}\n",
         encoding="utf-8",
     )
     return path

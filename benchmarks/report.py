@@ -31,6 +31,15 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def commit() -> str:
+    """What was run, as git names it; where there is no git, that is all that is not known."""
+    asked = ["git", "describe", "--always", "--dirty"]
+    try:
+        return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
 def keep(what: str, text: str, arguments: argparse.Namespace, module: str | None = None) -> None:
     """Prints a result, and writes it below ``benchmarks/results`` where ``--keep`` was given.
 
@@ -42,13 +51,10 @@ def keep(what: str, text: str, arguments: argparse.Namespace, module: str | None
     """
     command = f"python -m {module or f'benchmarks.{what}'} " + " ".join(sys.argv[1:])
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False
-    ).stdout.strip()
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     head = (
         f"# {what}\n\n{hardware()}\n\n"
-        f"{date}, commit {commit}, load of the machine at the end {load} (1, 5, 15 min)\n\n"
+        f"{date}, commit {commit()}, load of the machine at the end {load} (1, 5, 15 min)\n\n"
         f"    {command.strip()}\n\n"
     )
     sys.stdout.write(head + text + "\n")

@@ -14,7 +14,6 @@ import argparse
 import json
 import platform
 import statistics
-import subprocess
 import sys
 import time
 import warnings
@@ -33,6 +32,7 @@ from optuna.pruners import (
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 
 from benchmarks.contestants import PlainOptuna, PlainRay
+from benchmarks.report import commit
 from tuning.conductor import Conductor
 from tuning.events import SearchEvents
 from tuning.simulation.clock import VirtualClock
@@ -251,10 +251,6 @@ def _regret(rows: list[Row], epochs: int) -> str:
     return f"{statistics.mean(found):.2f}°" if found else ""
 
 
-def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, check=True).stdout
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=30)
@@ -301,7 +297,6 @@ def _key(row: Row) -> tuple[object, ...]:
 
 
 def _write(text: str, options: argparse.Namespace, seeds: int) -> Path:
-    commit = _git("rev-parse", "--short", "HEAD").strip()
     papers = papers_regret(range(options.first_seed, options.first_seed + seeds))
     hardware = f"{platform.machine()}-cpu"
     path: Path = options.write / f"search_efficiency_{hardware}_{date.today()}.md"
@@ -310,7 +305,7 @@ def _write(text: str, options: argparse.Namespace, seeds: int) -> Path:
         f"Simulated curves, {len(FAMILIES)} families, {seeds} seeds each, {options.workers} "
         f"workers; a run that never arrives counts as its budget: {options.budget} GPU-epochs.\n\n"
         f"Command: `python -m benchmarks.search_efficiency {' '.join(sys.argv[1:])}`\n"
-        f"Commit: {commit}\n\n{text}\n\n"
+        f"Commit: {commit()}\n\n{text}\n\n"
         "GPU-epochs until arrival, mean over seeds by family and over all; `relative` is to the "
         "first row;\nGPU-h is until arrival or, where it never came, all that was spent.\n\n"
         "The best of the papers' settings as published (decay 0.95 or none) is worse than the best "

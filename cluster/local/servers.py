@@ -68,7 +68,7 @@ def up(state_dir: Path, *, logical_gpus: int | None = None, progress: Progress =
             that does not get well (names its log).
     """
     if logical_gpus is not None and logical_gpus < 0:
-        raise UserError("--logical-gpus", "too few", got=logical_gpus, rule="at least 0")
+        raise UserError("--gpus", "too few", got=logical_gpus, rule="at least 0")
     state = StateDir(state_dir.expanduser().absolute())
     state.create()
     with state.lock(progress) as lock_fd, reservations() as reserve:

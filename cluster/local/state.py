@@ -72,7 +72,7 @@ class StateDir:
                 "cannot be the state directory",
                 got=str(error),
                 rule="a folder that you may write to",
-                remedy="name another with --state-dir or HOPETUNE_STATE_DIR",
+                remedy="name another with HOPETUNE_STATE_DIR",
             ) from error
 
     def short_folder(self) -> Path:
@@ -90,7 +90,11 @@ class StateDir:
             mine = known.stat().st_uid == os.getuid()
             if mine and all((known / name).readlink() == self.data(name) for name in _LINKED):
                 return known
-        parent = _SHORT_PARENT if _SHORT_PARENT.is_dir() else Path(tempfile.gettempdir())
+        parent = (
+            _SHORT_PARENT
+            if os.access(_SHORT_PARENT, os.W_OK | os.X_OK)
+            else Path(tempfile.gettempdir())
+        )
         folder = Path(tempfile.mkdtemp(prefix=_SHORT_PREFIX, dir=parent))
         self._link(folder)
         write_private(note, str(folder))

@@ -1,4 +1,4 @@
-"""``make chaos N=50 SEED=0``: faults of all kinds on real processes; 1 if any invariant failed.
+"""``make chaos N=50 SEED=0``: faults of all kinds on real processes; fails if any invariant did.
 
 python -m tests.chaos --faults 50 --seed 0 --results epyc-2-cores
 python -m tests.chaos --only 17 --seed 0

@@ -12,7 +12,14 @@ from tuning.cli.searches import Json, SearchFile, SearchName, record_of
 
 def plan(
     file: SearchFile,
-    workers: Annotated[int, typer.Option(help="Trials that run at a time.", min=1)] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Trials that the cluster has room for; default: the file's "
+            "`resources.parallel_trials`, else 1.",
+            min=1,
+        ),
+    ] = None,
     epoch_seconds: Annotated[
         float, typer.Option(help="Seconds of an epoch of ResNet18 on your data.", min=0.001)
     ] = 100.0,
@@ -28,7 +35,8 @@ def plan(
     from tuning.spec import load_spec
 
     spec = load_spec(Path(file))
-    found = forecast(spec, spec.resources.parallel_trials or workers, epoch_seconds)
+    limits = [limit for limit in (workers, spec.resources.parallel_trials) if limit]
+    found = forecast(spec, min(limits, default=1), epoch_seconds)
     if json:
         say_json([dataclasses.asdict(row) for row in found])
         return
@@ -54,6 +62,7 @@ def replay(search: SearchName = "latest", json: Json = False) -> None:
     `unrecorded` counts them, and where it is large the row says little.
     Example: `hopetune replay latest`
     """
+    from tuning.going_on import within
     from tuning.simulation.forecast import replay as run
 
     record = record_of(search)
@@ -61,8 +70,10 @@ def replay(search: SearchName = "latest", json: Json = False) -> None:
     if json:
         say_json([dataclasses.asdict(row) for row in found])
         return
-    trained = sum(len(trial.epochs) for trial in record.trials)
+    trained = sum(len(trial.epochs) for trial in within(record))
     say(f"{record.name}: {trained} epochs by rule {record.spec.stopping.rule!r}")
+    if outside := len(record.trials) - len(within(record)):
+        say(f"left out are {outside} trials outside the bounds of the extended search")
     rows = [
         (
             row.rule,

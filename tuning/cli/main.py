@@ -1,6 +1,7 @@
 """The command ``hopetune``: errors in one form, exit codes that mean something.
 
-0: done · 2: a mistake in the input or the surroundings · 3: the champion stays · 130: interrupted
+0: done · 1: a server does not run (`status`) · 2: a mistake in the input or the surroundings, or a
+search without a result · 3: the champion stays · 130, 143: ended by Ctrl-C, by SIGTERM
 """
 
 import errno

@@ -1,6 +1,7 @@
 """How commands print: tables for people, JSON for programs."""
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -15,7 +16,18 @@ def say(text: str) -> None:
 
 
 def say_json(value: Any) -> None:
-    say(json.dumps(value, indent=2, default=str))
+    """JSON has no word for NaN or infinity; what is not finite is null."""
+    say(json.dumps(_finite(value), indent=2, default=str, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
 
 
 def say_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -13,7 +13,12 @@ from usererror import UserError
 
 def up(
     gpus: Annotated[
-        int | None, typer.Option(help="Logical GPUs to offer where the machine has none.", min=0)
+        int | None,
+        typer.Option(
+            help="Logical GPUs to offer where the machine has none, 2 by default; heeded where Ray "
+            "starts, not where it runs already.",
+            min=0,
+        ),
     ] = None,
 ) -> None:
     """Start PostgreSQL, S3, MLflow and a Ray head on this machine, or those that are not running.

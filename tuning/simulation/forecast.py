@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tuning.going_on import within
 from tuning.records import SearchRecord, TrialRecord
 from tuning.rules import RULES
 from tuning.samplers import configuration
@@ -63,7 +64,7 @@ def _forecast(spec: SearchSpec, family: str, workers: int, epoch_s: float) -> Fo
         trials=len(record.trials),
         epochs=trace.epochs,
         whole_epochs=len(record.trials) * spec.budget.epochs,
-        gpu_hours=trace.gpu_s / 3600,
+        gpu_hours=spec.resources.units_per_trial * trace.gpu_s / 3600,
         hours=trace.seconds / 3600,
         ended=record.ended or "",
     )
@@ -95,15 +96,17 @@ class Replay:
 
 
 def replay(search: SearchRecord, workers: int = 1) -> list[Replay]:
-    """Runs every rule over the recorded curves of a search, its trials in their order."""
-    trials = [t for t in search.trials if t.epochs]
+    """Runs every rule over the recorded curves of a search, its trials in their order; of one that
+    was extended, those that lie within its bounds now."""
+    trials = [t for t in within(search) if t.epochs]
     return [_replay(search, trials, rule, workers) for rule in RULES] if trials else []
 
 
 def _replay(search: SearchRecord, trials: Sequence[TrialRecord], rule: str, workers: int) -> Replay:
     last = search.spec.budget.epochs
     curves = {configuration(t.parameters): _recorded(t, last) for t in trials}
-    settings = search.spec.stopping.model_dump() | {"rule": rule}
+    # All are named here, that they come in their order; none is protected for it.
+    settings = search.spec.stopping.model_dump() | {"rule": rule, "protect_until": 0}
     spec = search.spec.model_copy(
         update={
             "try_first": tuple(t.parameters for t in trials),
