@@ -65,8 +65,9 @@ def test_a_place_with_another_set_is_refused_and_replaced_on_demand(
         shown = hopetune("data", "inspect", place, "--json")
         return str(json.loads(shown.stdout)["fingerprint"])
 
-    assert put(40).returncode == 0
+    put_first = json.loads(put(40, "--json").stdout)
     first = held()
+    assert (put_first["place"], put_first["fingerprint"]) == (place, first)
     refused = put(48)
     assert refused.returncode == 2
     assert f"error: {place}: is taken by another prepared set; got '{first[:16]}'" in refused.stderr

@@ -171,7 +171,8 @@ def test_a_diverging_trial_ends_at_once(
 ) -> None:
     path = search_file(parameters="{alpha: {choices: [1e38]}}", budget="{trials: 1, epochs: 3}")
     done = hopetune("run", str(path), "--name", "small-diverged")
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 2
+    assert "small-diverged: every trial failed; got '1 of 1, the last one: in epoch 1'" in done.stderr
     trial = storage.open("small-diverged").record().trials[0]
     assert (trial.exit_reason, trial.state, len(trial.epochs)) == ("diverged", "PRUNED", 1)
     assert runs_of(servers, "small-diverged")[0].info.status == "FAILED"
@@ -182,7 +183,8 @@ def test_stop_ends_a_search_and_its_runs(
 ) -> None:
     path = search_file(stopping="{rule: none}", budget="{trials: 50, epochs: 50}")
     name = "small-stopped"
-    assert hopetune("submit", str(path), "--name", name).returncode == 0
+    submitted = hopetune("submit", str(path), "--name", name, "--json")
+    assert json.loads(submitted.stdout)["name"] == name
     wait_for(lambda: name in storage.names(), 60)
     wait_for(lambda: any(t.epochs for t in storage.open(name).record().trials), 90)
     stopped = hopetune("stop", name)

@@ -79,6 +79,7 @@ def prepare(
             "--replace", help="Put it in the place of another set, which searches may need."
         ),
     ] = False,
+    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Decode and crop a data set once, so that every trial on a node can share it in memory.
 
@@ -89,13 +90,18 @@ def prepare(
     from headpose.data.manifest import PrepareSettings
 
     settings = PrepareSettings(stored_px=pixels, policy=crop.value)
-    with progress_bar() as bar:
+    with progress_bar(disable=json) as bar:
         task = bar.add_task("preparing", total=None)
 
         def show(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
         manifest = _prepared(layout, source.expanduser(), to, settings, show, replace=replace)
+    if json:
+        left_out = {entry.name: entry.reason for entry in manifest.left_out}
+        found = {"place": to, "count": manifest.count, "fingerprint": manifest.fingerprint}
+        say_json({**found, "left_out": left_out})
+        return
     say(f"{manifest.count} images in {to}, fingerprint {manifest.fingerprint[:16]}")
     for entry in manifest.left_out[:LEFT_OUT_SHOWN]:
         say(f"  left out: {entry.name}: {entry.reason}")

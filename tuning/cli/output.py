@@ -39,8 +39,13 @@ def say_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         say("  ".join(cells).rstrip())
 
 
-def progress_bar() -> Progress:
-    """A bar with count and time left; prints nothing but its end where there is no terminal."""
+def progress_bar(*, disable: bool = False) -> Progress:
+    """A bar with count and time left; prints nothing but its end where there is no terminal, and
+    nothing at all where it is disabled."""
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        disable=disable,
     )

@@ -42,6 +42,7 @@ def submit(
     ] = None,
     name: Name = None,
     follow: Annotated[bool, typer.Option(help="Show progress until the search ends.")] = False,
+    json: Json = False,
 ) -> None:
     """Check a search file and run it as a job on the cluster; it needs this terminal no more.
 
@@ -49,6 +50,8 @@ def submit(
     """
     from tuning.spec import load_spec
 
+    if json and follow:
+        raise UserError("hopetune submit", "--json and --follow do not go together")
     spec = load_spec(file)
     cluster = at(load_settings(), address)
     search = _named(name, spec)
@@ -61,7 +64,10 @@ def submit(
             entrypoint=f"python -m tuning.driver {SEARCH_FILE} --name {search}",
             working_dir=Path(folder),
         )
-    say(f"search {search} is submitted; follow it with `hopetune logs {search} --follow`")
+    if json:
+        say_json({"name": search, "address": cluster.require("ray_jobs_address")})
+    else:
+        say(f"search {search} is submitted; follow it with `hopetune logs {search} --follow`")
     if follow:
         follow_job(cluster, search)
 
