@@ -163,7 +163,11 @@ class Conductor:
             # Nor would other trials fare better. This one goes on with the search, once it can.
             self._progress.line(f"trial {number:>3} cannot go on: {detail}")
             hopeless = "no node has what a training needs"
-        elif no_node_is_left or is_over(cause, attempts, self._spec.resources):
+        elif (no_node_is_left and cause == ExitReason.DISK_FULL) or is_over(
+            cause, attempts, self._spec.resources
+        ):
+            # After other causes a node that was unfit hours ago is better than none: it may have
+            # been mended, and says so at once if not.
             self._finish(number, cause, detail)
         if hopeless:
             self._hopeless = hopeless

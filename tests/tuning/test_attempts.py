@@ -1,7 +1,7 @@
 """What becomes of a trial when an attempt at it ends, and who is listened to."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import pytest
 
@@ -226,3 +226,45 @@ def test_where_no_node_can_have_the_data_the_search_ends_and_no_trial_fails(
     later = on_two_nodes().next_trial()
     assert isinstance(later, Work)
     assert (later.number, later.avoid) == (0, ())
+
+
+def on_nodes(study: Study, nodes: Collection[str]) -> Conductor:
+    return Conductor(study, ProgressLines(io.StringIO()), AtOnce(), VirtualClock(), lambda: nodes)
+
+
+@pytest.mark.parametrize("earlier", [ExitReason.UNFIT_NODE, DISK_FULL])
+def test_a_node_that_was_unfit_once_and_is_the_only_one_left_costs_no_later_attempt(
+    study: Study, earlier: ExitReason
+) -> None:
+    nodes = ["10.0.0.7", "10.0.0.8"]
+    conductor = on_nodes(study, nodes)
+    work = handed_out(conductor)
+    conductor.on_end(0, work.attempt, earlier, "not now")
+    again = conductor.next_trial()
+    assert isinstance(again, Work)
+    conductor.on_start(0, again.attempt, "10.0.0.8", 4711)
+    report(conductor, again, 1)
+    nodes.remove("10.0.0.8")
+    conductor.on_end(0, again.attempt, PREEMPTED, "its node is lost")
+    later = handed_out(conductor)
+    assert (later.number, later.avoid, later.trained_epochs) == (0, (), 1)
+    conductor.on_end(0, later.attempt, CRASHED, "first")
+    last = handed_out(conductor)
+    assert last.number == 0
+    conductor.on_end(0, last.attempt, CRASHED, "second")
+    assert study.trial(0).exit_reason == CRASHED, "no more often than the search file allows"
+
+
+def test_after_an_outage_on_the_only_node_a_resumed_trial_may_be_sent_away(study: Study) -> None:
+    conductor = on_nodes(study, ["10.0.0.7"])
+    conductor.on_end(0, handed_out(conductor).attempt, ExitReason.UNFIT_NODE, "no store")
+    assert conductor.must_end()
+    study.reopen()
+    conductor = on_nodes(study, ["10.0.0.7"])
+    work = handed_out(conductor)
+    conductor.on_end(0, work.attempt, PREEMPTED, "its worker was told to leave")
+    assert study.is_open(0)
+    again = handed_out(conductor)
+    assert again.number == 0
+    conductor.on_end(0, again.attempt, DISK_FULL, "no space left")
+    assert study.trial(0).exit_reason == DISK_FULL, "there is no other node"
