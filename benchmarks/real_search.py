@@ -34,8 +34,8 @@ from headpose.data.synthetic import synthesize
 from headpose.training import Training
 from tuning.conductor import Conductor
 from tuning.events import SearchEvents, Work
+from tuning.grid import Configuration, configuration
 from tuning.records import EpochRecord
-from tuning.samplers import Configuration, configuration
 from tuning.simulation.clock import VirtualClock
 from tuning.simulation.simulator import Silent
 from tuning.space import Choices, Parameter, Range, Settings

@@ -13,6 +13,7 @@ from tuning.budget import ended_by, proposals_ended_by
 from tuning.events import Idle, Work
 from tuning.exits import FATES, ExitReason
 from tuning.going_on import unfinished, within
+from tuning.grid import ALL_TRIED
 from tuning.ledger import Ledger
 from tuning.placing import Placing
 from tuning.records import Attempt, EpochRecord, SearchRecord
@@ -305,7 +306,7 @@ class Conductor:
             return None
         found = self._study.ask()
         if found is None:
-            self._no_more = "every configuration of the space was tried"
+            self._no_more = ALL_TRIED
             return None
         number, settings = found
         if self._ledger.trials_begun < len(self._spec.try_first):

@@ -10,6 +10,7 @@ import math
 
 from tuning.budget import ended_by, proposals_ended_by
 from tuning.exits import ExitReason
+from tuning.grid import ALL_TRIED, configuration, untried
 from tuning.ledger import Ledger
 from tuning.records import SearchRecord, TrialRecord
 from tuning.rules import rebuilt
@@ -55,10 +56,17 @@ def nothing_left(search: SearchRecord, now_ms: int) -> str | None:
         return f"its budget is used up: {used}"
     if search.count("RUNNING") or unfinished(search):
         return None
-    no_more = proposals_ended_by(spec.budget, usage)
-    if no_more is None and search.ended == "every configuration of the space was tried":
-        no_more = search.ended
+    no_more = proposals_ended_by(spec.budget, usage) or _all_tried(search)
     rule = rebuilt(spec.stopping, spec.budget.epochs, within(search))
     if no_more is None or rule.take_up(closing=True) is not None:
         return None
     return f"nothing is left to train: {no_more}"
+
+
+def _all_tried(search: SearchRecord) -> str | None:
+    """Why nothing new is proposed any more, where the grid of the present bounds holds nothing that
+    was not proposed before; none of other samplers, which repeat themselves."""
+    if search.spec.sampler.name != "grid" or len(search.trials) < len(search.spec.try_first):
+        return None
+    known = {configuration(trial.parameters) for trial in search.trials}
+    return None if untried(search.spec, known) else ALL_TRIED

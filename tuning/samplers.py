@@ -6,7 +6,6 @@ the search file, then small variations around them, then the sampler, of which a
 A configuration that was proposed before is drawn again, a few times.
 """
 
-import itertools
 from collections.abc import Collection
 
 import numpy as np
@@ -14,22 +13,15 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import TrialState, create_trial
 
 from tuning.distributions import distribution
-from tuning.legal import field_kind
+from tuning.grid import Configuration, configuration, untried
 from tuning.sampler_kinds import SAMPLERS
-from tuning.space import Choices, Parameter, Settings, Value
+from tuning.space import Settings
 from tuning.spec import SearchSpec
 from tuning.study_view import Finished
 from tuning.variations import varied
 
 LEADERS = 3  # untuned
 DRAWS = 20  # untuned: then the space is as good as exhausted, and a repetition costs no training
-
-Configuration = tuple[tuple[str, Value], ...]
-
-
-def configuration(settings: Settings) -> Configuration:
-    """Settings as a value that can be looked up."""
-    return tuple(sorted(settings.items()))
 
 
 def propose(
@@ -47,7 +39,7 @@ def propose(
         Values of all parameters that are active; none where the space holds nothing new.
     """
     if spec.sampler.name == "grid" and index >= len(spec.try_first):
-        return next((s for s in grid(spec) if configuration(s) not in known), None)
+        return untried(spec, known)
     settings: Settings = {}
     for attempt in range(DRAWS):
         random = np.random.default_rng((spec.sampler.seed, index, attempt))
@@ -55,19 +47,6 @@ def propose(
         if configuration(settings) not in known:
             break
     return settings
-
-
-def grid(spec: SearchSpec) -> list[Settings]:
-    """All configurations of a space without continuous ranges, the last parameter fastest."""
-    values = [_grid_values(name, p) for name, p in spec.parameters.items()]
-    found: dict[Configuration, Settings] = {}
-    for point in itertools.product(*values):
-        settings: Settings = {}
-        for (name, parameter), value in zip(spec.parameters.items(), point, strict=True):
-            if parameter.is_active(settings):
-                settings[name] = value
-        found.setdefault(configuration(settings), settings)
-    return list(found.values())
 
 
 def _draw(spec: SearchSpec, index: int, study: Finished, random: np.random.Generator) -> Settings:
@@ -126,13 +105,3 @@ def _sampled(spec: SearchSpec, given: Settings, study: Finished, sampler: BaseSa
             alone = sampler.sample_independent(study, trial, name, distribution(name, parameter))
             settings[name] = alone
     return settings
-
-
-def _grid_values(name: str, parameter: Parameter) -> tuple[Value, ...]:
-    if isinstance(parameter, Choices):
-        return parameter.choices
-    is_int = field_kind(name) is int
-    step = parameter.step or 1.0
-    count = int((parameter.high - parameter.low) / step + 1e-9) + 1
-    values = [parameter.low + step * index for index in range(count)]
-    return tuple(int(v) for v in values) if is_int else tuple(values)

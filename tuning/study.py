@@ -18,8 +18,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from tuning import study_history
 from tuning.distributions import distribution
 from tuning.exits import FATES, ExitReason
+from tuning.grid import configuration
 from tuning.records import Attempt, EpochRecord, SearchRecord, TrialRecord
-from tuning.samplers import configuration, propose
+from tuning.samplers import propose
 from tuning.space import Settings
 from tuning.spec import SearchSpec
 from tuning.study_entry import Entry

@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks.twin_searches import SEARCHES, TWO_STEP, TwinSearch
 from benchmarks.twin_tables import Answer, tables
+from tuning.grid import grid
 from tuning.prefix import DataIdentity, prefix_keys
-from tuning.samplers import grid
 from tuning.spec import SearchSpec
 
 DATA = DataIdentity("any", 0.15, 0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tuning.curve_proposals import FEWEST, MOST, Seen, promising
-from tuning.samplers import configuration
+from tuning.grid import configuration
 from tuning.space import Choices, Parameter, Range, Settings
 from tuning.variations import drawn
 

@@ -1,6 +1,7 @@
 """Searches that end before their time and go on: a real study in memory, no workers."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,42 @@ def test_a_used_up_budget_is_said_beforehand(now: Now) -> None:
     train(driver, begun(driver), range(1, 3))
     assert driver.must_end()
     assert nothing_left(study.record(), now()) == "its budget is used up: 2 of 2 epochs used"
+
+
+def test_a_grid_that_was_walked_to_its_end_goes_on_in_a_larger_space(
+    now: Now, tmp_path: Path
+) -> None:
+    spec = SPEC.model_copy(
+        update={
+            "parameters": {"backbone": Choices(choices=("resnet18", "squeezenet1_1"))},
+            "sampler": Sampler(name="grid"),
+            "budget": Budget(trials=9, epochs=3),
+        }
+    )
+    study = Storage.in_memory().create("x", spec, "abc", now)
+    driver = driver_of(study, now)
+    while isinstance(work := driver.next_trial(), Work):
+        train(driver, work, range(1, 4))
+    study.end(driver.ended_by)
+    told = "nothing is left to train: every configuration of the space was tried"
+    assert nothing_left(study.record(), now()) == told
+
+    def of(choices: str) -> SearchSpec:
+        file = tmp_path / "bounds.yaml"
+        file.write_text(f"parameters: {{backbone: {{choices: [{choices}]}}}}")
+        return with_space(spec, file)
+
+    record = study.record()
+    assert nothing_left(replace(record, spec=of("squeezenet1_1")), now()) == told
+    wider = of("resnet18, mobilenet_v2, squeezenet1_1")
+    assert nothing_left(replace(record, spec=wider), now()) is None
+    study = extended(study, wider, now)
+    driver = driver_of(study, now)
+    work = begun(driver)
+    assert work.parameters == {"backbone": "mobilenet_v2"}
+    train(driver, work, range(1, 4))
+    assert driver.next_trial() is Idle.DONE
+    assert nothing_left(study.record(), now()) == told
 
 
 def test_time_without_a_driver_costs_nothing(study: Study, now: Now) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from tuning.exits import ExitReason
+from tuning.grid import configuration, grid
 from tuning.records import EpochRecord
-from tuning.samplers import configuration, grid
 from tuning.space import Choices, Parameter, Range, Settings
 from tuning.spec import Budget, Data, Sampler, SearchSpec
 from tuning.storage import Storage

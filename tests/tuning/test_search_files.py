@@ -7,8 +7,8 @@ import torch
 
 from headpose.bins import Binning
 from headpose.networks.network import build_network
+from tuning.grid import grid
 from tuning.prefix import DataIdentity, prefix_keys
-from tuning.samplers import grid
 from tuning.simulation.forecast import forecast
 from tuning.spec import SearchSpec, load_spec
 from usererror import UserError

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuning.going_on import within
+from tuning.grid import configuration
 from tuning.records import SearchRecord, TrialRecord
 from tuning.rules import RULES
-from tuning.samplers import configuration
 from tuning.simulation.simulator import simulate
 from tuning.simulation.surrogates import BINS, FAMILIES, NETWORKS, SPACE, Curve, Surrogate
 from tuning.space import Settings

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from tuning.conductor import Conductor, Progress
 from tuning.events import SearchEvents, Work
 from tuning.exits import ExitReason
+from tuning.grid import Configuration, configuration
 from tuning.records import EpochRecord
-from tuning.samplers import Configuration, configuration
 from tuning.simulation.clock import VirtualClock
 from tuning.simulation.surrogates import Curve
 from tuning.space import Settings

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tuning.samplers import configuration
+from tuning.grid import configuration
 from tuning.space import Choices, Parameter, Range, Settings
 
 SPACE: dict[str, Parameter] = {
