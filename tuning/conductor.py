@@ -17,7 +17,7 @@ from tuning.grid import ALL_TRIED
 from tuning.ledger import Ledger
 from tuning.placing import Placing
 from tuning.records import Attempt, EpochRecord, SearchRecord
-from tuning.rules import is_diverged, rebuilt
+from tuning.rules import is_diverged, note_end, rebuilt
 from tuning.rules.base import Verdict
 from tuning.running import Running
 from tuning.space import Settings
@@ -187,8 +187,7 @@ class Conductor:
         last_epoch = self._study.last_epoch(number)
         self._study.finish(number, reason, detail)
         self._ledger.ends(number, self._clock())
-        if reason == ExitReason.PAUSED:
-            self._rule.pause(number, last_epoch)
+        note_end(self._rule, number, reason, last_epoch)
         self._progress.ended(self._study.record, number, reason, detail)
 
     def hung(self) -> list[tuple[int, int]]:

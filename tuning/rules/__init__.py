@@ -7,7 +7,7 @@ records. Rules judge a trial by the best validation MAE (degrees) of its epochs 
 import math
 from collections.abc import Callable, Iterable
 
-from tuning.exits import ExitReason
+from tuning.exits import FATES, ExitReason
 from tuning.records import TrialRecord
 from tuning.rules.base import Rule
 from tuning.rules.halving import Halving
@@ -37,9 +37,18 @@ def rebuilt(settings: Stopping, last_epoch: int, trials: Iterable[TrialRecord]) 
     for trial in trials:
         for epoch, value in sorted(trial.curve.items()):
             rule.enter(trial.number, epoch, value)
-        if trial.exit_reason == ExitReason.PAUSED:
-            rule.pause(trial.number, max(trial.curve))
+        if trial.exit_reason is not None:
+            note_end(rule, trial.number, trial.exit_reason, max(trial.curve, default=0))
     return rule
+
+
+def note_end(rule: Rule, trial: int, reason: ExitReason, last_epoch: int) -> None:
+    """Tells a rule that a trial, whose latest epoch is ``last_epoch``, is over or waits. One that
+    its search cut off is not told of: it goes on when the search does."""
+    if reason == ExitReason.PAUSED:
+        rule.pause(trial, last_epoch)
+    elif FATES[reason].run_status == "FAILED":
+        rule.fail(trial)
 
 
 def is_diverged(value: float) -> bool:

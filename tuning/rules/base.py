@@ -2,6 +2,7 @@
 
 import math
 from bisect import bisect_left, insort
+from collections.abc import Container
 from enum import StrEnum
 from typing import Protocol
 
@@ -23,7 +24,7 @@ class Verdict(StrEnum):
 
 
 class Rule(Protocol):
-    """An early-stopping rule. Its state follows from what was entered and paused, not from when."""
+    """An early-stopping rule. Its state follows from what was told to it, not from when."""
 
     def enter(self, trial: int, epoch: int, value: float) -> None:
         """Takes in an epoch of a trial; an epoch that is known already changes nothing."""
@@ -34,10 +35,14 @@ class Rule(Protocol):
     def pause(self, trial: int, epoch: int) -> None:
         """Notes that a trial waits after ``epoch``."""
 
+    def fail(self, trial: int) -> None:
+        """Notes that a trial is over and will never be complete, however well it stood."""
+
     def take_up(self, closing: bool) -> int | None:
         """The paused trial that must go on now, which is then paused no longer; none where no
         trial deserves it. ``closing``: nothing new is proposed any more and nothing runs, so what
-        leads goes on even where too few have come to compare it with."""
+        leads goes on even where too few have come to compare it with. What failed leads nobody
+        then."""
 
 
 class NeverPausing:
@@ -45,6 +50,9 @@ class NeverPausing:
 
     def pause(self, trial: int, epoch: int) -> None:
         raise ValueError(f"this rule pauses no trial, got {trial=} {epoch=}")
+
+    def fail(self, trial: int) -> None:
+        """Nobody waits behind it."""
 
     def take_up(self, closing: bool) -> int | None:  # noqa: ARG002
         return None
@@ -76,6 +84,10 @@ class Rung:
     def rank(self, trial: int) -> int:
         """How many others are better; the older trial where values are equal."""
         return bisect_left(self._entries, self.entry(trial))
+
+    def first(self, without: Container[int]) -> int | None:
+        """The best trial, some left out."""
+        return next((trial for _, trial in self._entries if trial not in without), None)
 
 
 class Best:

@@ -4,6 +4,9 @@ Li et al., arXiv:1810.05934, algorithm 2: of all trials that came to a rung, the
 go on to the next. A trial that is not among them when it arrives is paused, not killed: as others
 arrive and prove worse, its turn may come, and it goes on from its checkpoint. Unlike in the paper,
 a trial that is among them when it arrives goes on at once: its worker is warm.
+
+A trial that failed keeps its rank: it shows how well others must do. Only at the close it counts no
+more, for who waits behind it would wait for ever.
 """
 
 from bisect import insort
@@ -19,6 +22,7 @@ class Promotion:
         self._standing = Standing(settings, last_epoch)
         self._rungs = {epoch: Rung() for epoch in rungs(settings, last_epoch)}
         self._waiting: dict[int, list[tuple[float, int]]] = {epoch: [] for epoch in self._rungs}
+        self._failed: set[int] = set()
 
     def enter(self, trial: int, epoch: int, value: float) -> None:
         standing = self._standing.update(trial, epoch, value)
@@ -38,13 +42,16 @@ class Promotion:
         if passed is not None:
             insort(self._waiting[passed], self._rungs[passed].entry(trial))
 
+    def fail(self, trial: int) -> None:
+        self._failed.add(trial)
+
     def take_up(self, closing: bool) -> int | None:
         for epoch in sorted(self._rungs, reverse=True):  # what is nearest to its end comes first
             rung, waiting = self._rungs[epoch], self._waiting[epoch]
             if not waiting:
                 continue
             trial = waiting[0][1]
-            if self._leads(epoch, trial) or (closing and rung.rank(trial) == 0):
+            if self._leads(epoch, trial) or (closing and rung.first(without=self._failed) == trial):
                 waiting.pop(0)
                 return trial
         return None

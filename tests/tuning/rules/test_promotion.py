@@ -1,10 +1,11 @@
 """``promotion``: successive halving that pauses and takes up again."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
-from tuning.exits import ExitReason
+from tuning.exits import FATES, ExitReason
 from tuning.records import EpochRecord, TrialRecord
 from tuning.rules import Rule, rebuilt, rule_of
 from tuning.rules.base import Verdict
@@ -76,6 +77,36 @@ def test_at_the_close_the_leader_finishes_even_without_company() -> None:
     assert rule.take_up(closing=False) is None
     assert rule.take_up(closing=True) == 1
     assert rule.take_up(closing=True) is None
+
+
+def test_at_the_close_a_leader_that_failed_keeps_nobody_waiting() -> None:
+    rule = promotion()
+    arrives(rule, 0, 1, 9.0)
+    arrives(rule, 1, 1, 8.0)
+    assert arrives(rule, 2, 1, 7.0) == Verdict.GO_ON
+    rule.fail(2)
+    assert rule.take_up(closing=False) is None, "it still shows how well others must do"
+    assert rule.take_up(closing=True) == 1
+    assert arrives(rule, 1, 3, 7.5) == Verdict.PAUSE
+    assert rule.take_up(closing=True) == 1, "it leads its next rung, too"
+    assert rule.take_up(closing=True) is None
+
+
+@pytest.mark.parametrize("reason", [r for r in ExitReason if FATES[r].run_status == "FAILED"])
+def test_a_rebuilt_rule_knows_who_failed(reason: ExitReason) -> None:
+    waiting = [record_of(trial, {1: 9.0 - trial}, True) for trial in (0, 1)]
+    leader = replace(record_of(2, {1: 7.0, 2: 6.0}, False), state="PRUNED", exit_reason=reason)
+    before_any_epoch = replace(leader, number=3, epochs=())
+    rule = rebuilt(EARLY, LAST, [*waiting, leader, before_any_epoch])
+    assert rule.take_up(closing=False) is None
+    assert rule.take_up(closing=True) == 1
+
+
+@pytest.mark.parametrize("reason", [ExitReason.COMPLETED, ExitReason.SEARCH_ENDED])
+def test_who_leads_and_did_not_fail_keeps_the_others_waiting(reason: ExitReason) -> None:
+    waiting = [record_of(trial, {1: 9.0 - trial}, True) for trial in (0, 1)]
+    leader = replace(record_of(2, {1: 7.0}, False), exit_reason=reason)
+    assert rebuilt(EARLY, LAST, [*waiting, leader]).take_up(closing=True) is None
 
 
 def test_a_trial_that_diverged_counts_as_come_and_never_goes_on() -> None:

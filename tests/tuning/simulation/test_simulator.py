@@ -168,6 +168,27 @@ def test_nan_crash_memory_and_repetition_end_as_they_must() -> None:
     assert trace.epochs <= 2 + 4 + 9 + 4
 
 
+@pytest.mark.parametrize("how", ["diverges", "crashes"])
+def test_where_the_leader_fails_late_one_of_those_that_waited_is_trained_to_its_end(
+    how: str,
+) -> None:
+    seen = [np.full(EPOCHS, level) for level in (9.0, 8.0, 7.0)]
+    if how == "diverges":
+        seen[2][4] = np.nan
+    crashes = [None, None, 5 if how == "crashes" else None]
+    names = ("resnet18", "resnet34", "resnet50")
+    curves = {
+        n: Curve(s, s, 100, crashes_in=c) for n, s, c in zip(names, seen, crashes, strict=True)
+    }
+    search = spec(Sampler(name="grid"), 3).model_copy(
+        update={"parameters": {"backbone": Choices(choices=names)}}
+    )
+    _, study = simulate(search, lambda s: curves[str(s["backbone"])], 1)
+    ends = [t.exit_reason for t in study.record().trials]
+    assert ends[:2] == [ExitReason.PAUSED, ExitReason.COMPLETED]
+    assert study.record().ended == "all trials done"
+
+
 @pytest.mark.parametrize(
     ("budget", "why"),
     [
