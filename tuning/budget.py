@@ -16,13 +16,16 @@ class Usage:
     best_mae_deg: float | None
     trials_since_best: int
     """Trials that began after the one with the best error."""
+    best_goes_on: bool = False
+    """Whether the trial with the best error is not over yet, or goes on when the search does."""
 
 
 def ended_by(budget: Budget, usage: Usage) -> str | None:
     """Why a search must stop even its running trials, in words; none while it may go on.
 
     The number of trials and the patience are not among these: they end the proposals, and running
-    trials finish.
+    trials finish. A target ends the search only when the trial that reached it has finished, for
+    only a finished trial has a result that can be used.
     """
     reached = (
         ("wall-clock minutes", usage.wall_clock_minutes, budget.wall_clock_minutes),
@@ -36,14 +39,21 @@ def ended_by(budget: Budget, usage: Usage) -> str | None:
                 if name == "epochs"
                 else (f"{used:.2f} of {allowed:g} {name} used")
             )
-    best, target = usage.best_mae_deg, budget.target_mae_deg
-    if best is not None and target is not None and best <= target:
-        return f"target reached: {best:.3f}° is at most {target:g}°"
-    return None
+    return None if usage.best_goes_on else target_reached(budget, usage.best_mae_deg)
+
+
+def target_reached(budget: Budget, best_mae_deg: float | None) -> str | None:
+    """Why only the trial with the best error is trained on, in words; none while others are."""
+    target = budget.target_mae_deg
+    if best_mae_deg is None or target is None or best_mae_deg > target:
+        return None
+    return f"target reached: {best_mae_deg:.3f}° is at most {target:g}°"
 
 
 def proposals_ended_by(budget: Budget, usage: Usage) -> str | None:
     """Why nothing new is proposed any more, in words; none while it is."""
+    if reached := target_reached(budget, usage.best_mae_deg):
+        return reached
     if budget.patience is not None and usage.trials_since_best >= budget.patience:
         return f"no better error in {usage.trials_since_best} trials"
     if usage.trials_started >= budget.trials:

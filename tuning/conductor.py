@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from typing import Protocol
 
 from tuning.attempts import GOES_ON_AFTER, is_over
-from tuning.budget import ended_by, proposals_ended_by
+from tuning.budget import ended_by, proposals_ended_by, target_reached
 from tuning.events import Idle, Work
 from tuning.exits import FATES, ExitReason
 from tuning.going_on import unfinished, within
@@ -78,6 +78,9 @@ class Conductor:
         self._is_stopped = False
         self._closed = False
         self._polled_ms: int | None = None
+        self._winner: int | None = None
+        """The trial that has reached the target, and alone goes on."""
+        self._look_for_winner()
 
     @property
     def ended_by(self) -> str:
@@ -128,6 +131,7 @@ class Conductor:
             self._ledger.epoch(number, value, restored=record.restored)
             self._rule.enter(number, record.epoch, value)
         self._progress.epoch(number, self._spec.budget.epochs, record)
+        self._look_for_winner()
         fate = self._fate(number, record.epoch, value)
         if fate is None:
             return True
@@ -175,6 +179,9 @@ class Conductor:
             self.ask_to_end(hopeless)
         if self._end or not self._study.is_open(number):
             return
+        if self._winner not in (None, number):
+            self._cut_off({number}, f"trial {self._winner} has reached the target")
+            return
         why = detail or FATES[cause].meaning
         attempt = 1 + max((a.number for a in attempts), default=0)
         self._progress.line(f"trial {number:>3} goes on elsewhere: {why} (attempt {attempt})")
@@ -211,7 +218,7 @@ class Conductor:
             self._is_stopped = self._study.stop_wanted()
             if self._is_stopped:
                 self.ask_to_end("stopped by its user")
-            elif why := ended_by(self._spec.budget, self._ledger.usage(now)):
+            elif why := ended_by(self._spec.budget, self._ledger.usage(now, self._unfinished)):
                 self.ask_to_end(why)
         if self._end is not None and not self._closed:
             self._close(self._end)
@@ -222,12 +229,28 @@ class Conductor:
         here on, the study is whole. Trials that only wait to be stored have their time."""
         self._closed = True
         waiting = set() if self._at_once else self._storing.numbers()
-        for number in self._study.open_trials() - waiting:
+        self._cut_off(self._study.open_trials() - waiting, why)
+        self._study.end(why)
+        self._progress.line(f"the search ends: {why}")
+
+    def _cut_off(self, numbers: Collection[int], why: str) -> None:
+        for number in numbers:
             self._running.leave(number)
             self._study.finish(number, ExitReason.SEARCH_ENDED, why)
             self._ledger.ends(number, self._clock())
-        self._study.end(why)
-        self._progress.line(f"the search ends: {why}")
+
+    def _look_for_winner(self) -> None:
+        """Once the target is reached, cuts off all but the trial that reached it, which trains on
+        to its last epoch; the search ends when it is over. To be asked at the start as well: the
+        driver before this one may have died in the middle of it."""
+        why = target_reached(self._spec.budget, self._ledger.best_mae_deg)
+        if why is None or self._winner is not None:
+            return
+        winner = self._winner = self._ledger.best_trial
+        self._progress.line(f"{why}; nothing is trained any more but trial {winner}")
+        self._unfinished = [number for number in self._unfinished if number == winner]
+        self._waiting = [waiting for waiting in self._waiting if waiting[0] == winner]
+        self._cut_off(self._study.open_trials() - self._storing.numbers() - {winner}, why)
 
     def has_lost_checkpoints(self) -> bool:
         """To be asked when no worker is left: whether trials must run again, whose checkpoints are
@@ -279,7 +302,7 @@ class Conductor:
             return ExitReason.COMPLETED, None
         # A resumed worker reports once more what was judged when it happened.
         judged = epoch <= self._study.decided_until(number)
-        if judged or epoch < self._study.last_epoch(number):
+        if judged or epoch < self._study.last_epoch(number) or number == self._winner:
             return None
         if number in self._protected and epoch < self._spec.stopping.protect_until:
             return None
@@ -290,7 +313,7 @@ class Conductor:
         return (ExitReason.STOPPED_EARLY, detail) if verdict == Verdict.STOP else None
 
     def _taken_up(self, closing: bool) -> Work | None:
-        number = self._rule.take_up(closing)
+        number = None if self._winner is not None else self._rule.take_up(closing)
         return None if number is None else self._goes_on(number)
 
     def _goes_on(self, number: int) -> Work:

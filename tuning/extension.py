@@ -27,13 +27,12 @@ def with_budget(spec: SearchSpec, wishes: Mapping[str, float | None]) -> SearchS
     """
     wanted = {name: value for name, value in wishes.items() if value is not None}
     for name, value in wanted.items():
-        before = getattr(spec.budget, name)
-        if before is None or value < before:
+        if rule := _less(name, getattr(spec.budget, name), value):
             raise UserError(
                 f"budget.{name}",
                 "would be less than before",
                 got=value,
-                rule="no limit before" if before is None else f"at least {before:g}, in all",
+                rule=rule,
                 remedy="start a new search: what it shares with this one is not trained again",
             )
     try:
@@ -43,6 +42,15 @@ def with_budget(spec: SearchSpec, wishes: Mapping[str, float | None]) -> SearchS
         name = ".".join(str(part) for part in fault["loc"])
         raise UserError(f"budget.{name}", fault["msg"], got=fault["input"]) from error
     return spec.model_copy(update={"budget": budget})
+
+
+def _less(name: str, before: float | None, wanted: float) -> str | None:
+    """The rule that is broken by a limit that leaves less to do than before, if it does."""
+    if before is None:
+        return "no limit before"
+    if name == "target_mae_deg":  # the lower, the more is trained until it is reached
+        return f"at most {before:g}" if wanted > before else None
+    return f"at least {before:g}, in all" if wanted < before else None
 
 
 def with_space(spec: SearchSpec, path: Path) -> SearchSpec:

@@ -51,10 +51,11 @@ def _best_complete(search: SearchRecord) -> set[int]:
 
 def nothing_left(search: SearchRecord, now_ms: int) -> str | None:
     """Why a search cannot go on, in words; none where it can."""
-    spec, usage = search.spec, Ledger.of(search).usage(now_ms)
+    resting = {trial.number for trial in unfinished(search)}
+    spec, usage = search.spec, Ledger.of(search).usage(now_ms, resting)
     if used := ended_by(spec.budget, usage):
         return f"its budget is used up: {used}"
-    if search.count("RUNNING") or unfinished(search):
+    if search.count("RUNNING") or resting:
         return None
     no_more = proposals_ended_by(spec.budget, usage) or _all_tried(search)
     rule = rebuilt(spec.stopping, spec.budget.epochs, within(search))

@@ -2,6 +2,7 @@
 
 import math
 from bisect import bisect_right
+from collections.abc import Container
 
 from tuning.budget import Usage
 from tuning.records import SearchRecord
@@ -52,6 +53,11 @@ class Ledger:
         best, _ = self._best_of
         return best if math.isfinite(best) else None
 
+    @property
+    def best_trial(self) -> int | None:
+        best, trial = self._best_of
+        return trial if math.isfinite(best) else None
+
     def begins(self, trial: int) -> None:
         """A trial starts, or a paused one goes on: as soon as a worker has it."""
         if trial not in self._running and (not self._begun or trial > self._begun[-1]):
@@ -77,7 +83,8 @@ class Ledger:
         self.releases(trial, at_ms)
         self._running.discard(trial)
 
-    def usage(self, now_ms: int) -> Usage:
+    def usage(self, now_ms: int, unfinished: Container[int] = ()) -> Usage:
+        """``unfinished``: trials that are over but go on when the search does."""
         held_ms = sum(max(0, now_ms - since_ms) for since_ms in self._held_since_ms.values())
         return Usage(
             trials_started=self.trials_begun,
@@ -86,6 +93,7 @@ class Ledger:
             wall_clock_minutes=(now_ms - self._created_ms) / 60_000,
             best_mae_deg=self.best_mae_deg,
             trials_since_best=self._since_best(),
+            best_goes_on=self.best_trial in self._running or self.best_trial in unfinished,
         )
 
     def _since_best(self) -> int:

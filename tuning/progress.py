@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import TextIO
 
 from tuning.exits import FATES, ExitReason
-from tuning.going_on import unfinished
+from tuning.going_on import nothing_left, unfinished
 from tuning.records import EpochRecord, SearchRecord
 from tuning.space import Value
 from tuning.study import now_ms
@@ -86,7 +86,7 @@ class ProgressLines:
         best = search.best()
         if best:
             self.line(f"    best: trial {best.number}  {describe(best.parameters)}")
-        if unfinished(search):
+        if unfinished(search) and nothing_left(search, now_ms()) is None:
             self.line(f"    it goes on with `hopetune resume {search.name}`")
 
 

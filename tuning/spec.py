@@ -105,6 +105,7 @@ class Budget(Strict):
     wall_clock_minutes: float | None = Field(default=None, gt=0)
     gpu_hours: float | None = Field(default=None, gt=0)
     target_mae_deg: float | None = Field(default=None, gt=0)
+    """The trial that reaches it trains on to its last epoch, all others end at once."""
     patience: int | None = Field(default=None, ge=1)
     """Trials that may begin without a new best error."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from statistics import fmean
 
-from tuning.budget import Usage
+from tuning.budget import Usage, target_reached
 from tuning.exits import ExitReason
 from tuning.ledger import Ledger
 from tuning.records import SearchRecord, TrialRecord
@@ -24,14 +24,16 @@ def seconds_left(search: SearchRecord, at_ms: int) -> float | None:
     if search.ended or not running or not paces_s:
         return None
     mean_s, last = fmean(paces_s.values()), search.spec.budget.epochs
+    used = Ledger.of(search).usage(at_ms)
     lengths = [len(t.epochs) for t in search.trials if t.state in ("COMPLETE", "PRUNED")]
+    to_come = max(0, search.spec.budget.trials - used.trials_started)
+    if target_reached(search.spec.budget, used.best_mae_deg):
+        lengths, to_come = [], 0  # what runs goes all the way, and nothing else begins
 
     def rest_s(trial: TrialRecord) -> float:
         whole_s = _rest(len(trial.epochs), lengths, last) * paces_s.get(trial.number, mean_s)
         return max(0.0, whole_s - _since_report_s(trial, at_ms))
 
-    used = Ledger.of(search).usage(at_ms)
-    to_come = max(0, search.spec.budget.trials - used.trials_started)
     work_s = sum(map(rest_s, running)) + to_come * _rest(0, lengths, last) * mean_s
     longest_s = max(_rest_of_leader(search) * mean_s, *map(rest_s, running))
     ends_s = _budget_ends_s(search.spec, used, mean_s, len(running))

@@ -1,6 +1,8 @@
 """Budgets: whichever end is reached first is said."""
 
-from tuning.budget import Usage, ended_by, proposals_ended_by
+from dataclasses import replace
+
+from tuning.budget import Usage, ended_by, proposals_ended_by, target_reached
 from tuning.spec import Budget
 
 USED = Usage(
@@ -26,6 +28,16 @@ def test_each_limit_ends_and_says_so() -> None:
     }
     for words, budget in ends.items():
         assert words in (ended_by(budget, USED) or "")
+
+
+def test_a_reached_target_ends_the_proposals_and_the_rest_once_the_best_trial_is_over() -> None:
+    budget = Budget(trials=9, epochs=5, target_mae_deg=5)
+    trains = replace(USED, best_goes_on=True)
+    assert ended_by(budget, trains) is None
+    assert proposals_ended_by(budget, trains) == ended_by(budget, USED)
+    assert ended_by(budget, USED) == target_reached(budget, 5.0)
+    assert "epochs used" in (ended_by(budget.model_copy(update={"total_epochs": 40}), trains) or "")
+    assert target_reached(budget, 5.001) is target_reached(budget, None) is None
 
 
 def test_limits_not_reached_do_not_end() -> None:

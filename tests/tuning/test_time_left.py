@@ -122,6 +122,12 @@ def test_one_of_those_that_pause_goes_all_the_way() -> None:
     assert seconds_left(search(paused(3), complete(), trial(9)), 90_000) == 10
 
 
+def test_once_the_target_is_reached_what_runs_goes_all_the_way_and_nothing_else_begins() -> None:
+    trials = (stopped(2), stopped(6), trial(4))
+    assert seconds_left(search(*trials, trials=9, target_mae_deg=9.0), 40_000) == 60
+    assert seconds_left(search(*trials, target_mae_deg=8.9), 40_000) == 20
+
+
 def test_an_end_of_the_budget_that_comes_sooner() -> None:
     trials = (complete(), trial(5), trial(5))
     at_ms = 50_000

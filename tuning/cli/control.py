@@ -128,12 +128,15 @@ def extend(
     patience: Annotated[
         int | None, typer.Option(help="Trials that may begin without a new best.")
     ] = None,
+    target: Annotated[
+        float | None, typer.Option(help="Error in degrees that ends it, lower than before.")
+    ] = None,
     address: Address = None,
     follow: Follow = False,
     foreground: Foreground = False,
 ) -> None:
-    """Give a search more trials, longer ones or other bounds, and go on with it. All figures count
-    from the beginning of the search. Trials outside new bounds stay as history.
+    """Give a search more trials, longer ones, a lower target or other bounds, and go on with it.
+    All figures count from the beginning of the search. Trials outside new bounds stay as history.
 
     Example: `hopetune extend quickstart-20261122-064100 --trials 20 --epochs 30`
     """
@@ -144,6 +147,7 @@ def extend(
         "gpu_hours": gpu_hours,
         "wall_clock_minutes": minutes,
         "patience": patience,
+        "target_mae_deg": target,
     }
     settings = at(load_settings(), address)
     with _taken_over(search, settings, foreground) as study:
