@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Collection
 
-from tuning.legal import field_kind
+from tuning.legal import count_of, value_after
 from tuning.space import Choices, Parameter, Settings, Value
 from tuning.spec import SearchSpec
 
@@ -38,8 +38,5 @@ def grid(spec: SearchSpec) -> list[Settings]:
 def _grid_values(name: str, parameter: Parameter) -> tuple[Value, ...]:
     if isinstance(parameter, Choices):
         return parameter.choices
-    is_int = field_kind(name) is int
-    step = parameter.step or 1.0
-    count = int((parameter.high - parameter.low) / step + 1e-9) + 1
-    values = [parameter.low + step * index for index in range(count)]
-    return tuple(int(v) for v in values) if is_int else tuple(values)
+    count = count_of(name, parameter) or 0  # the search file is checked: it is not continuous
+    return tuple(value_after(name, parameter, index) for index in range(count))

@@ -13,7 +13,7 @@ from enum import IntEnum
 from headpose.config import TrainConfig
 from headpose.schedule import SCHEDULE_FIELDS, schedule_of
 from tuning.exits import ExitReason
-from tuning.legal import field_kind
+from tuning.legal import count_of, value_after
 from tuning.records import SearchRecord, TrialRecord
 from tuning.space import Choices, Range, Settings, Value
 from tuning.spec import SearchSpec
@@ -166,25 +166,23 @@ def _schedule_settings(spec: SearchSpec, parameters: Settings) -> tuple[Value, .
 def _repeats(spec: SearchSpec, name: str) -> bool:
     """Whether a proposal may have a parameter's very value again."""
     parameter = spec.parameters.get(name)
-    return parameter is None or isinstance(parameter, Choices) or _count(name, parameter) > 0
+    return parameter is None or isinstance(parameter, Choices) or _is_short(name, parameter)
 
 
 def _values(spec: SearchSpec, name: str) -> tuple[Value, ...]:
-    """The legal values of a parameter; the edges stand for all of a continuous one."""
+    """The legal values of a parameter; the edges stand for all of one with very many."""
     parameter = spec.parameters.get(name)
     if parameter is None:
         return ()
     if isinstance(parameter, Choices):
         return parameter.choices
-    count, step = _count(name, parameter), parameter.step or 1.0
-    values = [parameter.low + step * i for i in range(count)] or [parameter.low, parameter.high]
-    return tuple(int(v) if field_kind(name) is int else v for v in values)
+    count = count_of(name, parameter)
+    if count is None:
+        return (parameter.low, parameter.high)
+    steps = range(count) if count <= MOST_VALUES else (0, count - 1)
+    return tuple(value_after(name, parameter, i) for i in steps)
 
 
-def _count(name: str, parameter: Range) -> int:
-    """How many values a range has; 0 where it is continuous."""
-    step = parameter.step or (1.0 if field_kind(name) is int else None)
-    if step is None:
-        return 0
-    count = math.floor((parameter.high - parameter.low) / step + 1e-9) + 1  # rounding of the step
-    return count if count <= MOST_VALUES else 0
+def _is_short(name: str, parameter: Range) -> bool:
+    count = count_of(name, parameter)
+    return count is not None and count <= MOST_VALUES

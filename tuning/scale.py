@@ -2,7 +2,7 @@
 
 import math
 
-from tuning.legal import field_kind
+from tuning.legal import step_of, value_after
 from tuning.space import Range, Value
 
 
@@ -24,10 +24,7 @@ def value_at(name: str, parameter: Range, share: float) -> Value:
         value = math.exp(math.log(low) + share * (math.log(high) - math.log(low)))
     else:
         value = low + share * (high - low)
-    is_int = field_kind(name) is int
-    step = parameter.step or (1.0 if is_int else None)
+    step = step_of(name, parameter)
     if step:
-        steps = min(round((value - low) / step), math.floor((high - low) / step + 1e-9))
-        value = low + steps * step
-    value = min(max(value, low), high)
-    return round(value) if is_int else value
+        return value_after(name, parameter, round((value - low) / step))
+    return min(max(value, low), high)

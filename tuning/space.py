@@ -1,5 +1,6 @@
 """What a search may vary: ranges and choices, some of them only beside certain other values."""
 
+from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
@@ -28,10 +29,10 @@ class Conditional(Strict):
 class Range(Conditional):
     """Numbers from ``low`` to ``high``, both included."""
 
-    low: float
-    high: float
+    low: float = Field(allow_inf_nan=False)
+    high: float = Field(allow_inf_nan=False)
     log: bool = False
-    step: float | None = Field(default=None, gt=0)
+    step: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _possible(self) -> "Range":
@@ -42,6 +43,15 @@ class Range(Conditional):
         if self.log and self.step is not None:
             raise ValueError("a range has `log` or `step`, not both")
         return self
+
+    @property
+    def highest(self) -> float:
+        """The last value that its steps reach; ``high`` where they end there, or there are none."""
+        if self.step is None:
+            return self.high
+        # In decimals, as Optuna has it: 3 * 0.1 is no more than 0.3 then.
+        low, high, step = (Decimal(str(number)) for number in (self.low, self.high, self.step))
+        return float(low + (high - low) // step * step)
 
 
 class Choices(Conditional):

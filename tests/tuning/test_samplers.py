@@ -128,6 +128,30 @@ def test_a_grid_is_walked_once_and_then_over() -> None:
     assert study.ask() is None
 
 
+@pytest.mark.parametrize(
+    ("high", "values"), [(0.3, [0, 0.1, 0.2, 0.3]), (0.35, [0, 0.1, 0.2, 0.3])]
+)
+def test_a_grid_of_steps_begins_its_last_row_too(high: float, values: list[float]) -> None:
+    """0 + 3 * 0.1 is more than 0.3, and nothing may lie beyond the last step."""
+    space: dict[str, Parameter] = {
+        "alpha": Range(low=0, high=high, step=0.1),
+        "backbone": Choices(choices=("resnet18",)),
+    }
+    study = study_of(search(space, sampler=Sampler(name="grid")))
+    found = [settings["alpha"] for settings in proposals(study, 9)]
+    assert found == pytest.approx(values)
+    assert max(float(alpha or 0) for alpha in found) <= 0.3
+    assert study.ask() is None
+
+
+@pytest.mark.parametrize("name", ["gp-curves", "tpe", "random"])
+def test_steps_that_do_not_divide_the_range_end_below_its_edge(name: Any) -> None:
+    space = SPACE | {"decay_rate": Range(low=0.8, high=0.98, step=0.05)}
+    found = proposals(study_of(search(space, sampler=Sampler(name=name, startup_trials=4))), 16)
+    assert len(found) == 16
+    assert {round(float(s["decay_rate"] or 0), 9) for s in found} <= {0.8, 0.85, 0.9, 0.95}
+
+
 def test_a_space_that_is_exhausted_repeats_itself() -> None:
     space: dict[str, Parameter] = {"backbone": Choices(choices=("resnet18", "resnet50"))}
     found = proposals(study_of(search(space, sampler=Sampler(name="random"))), 4)
