@@ -290,10 +290,7 @@ def _check_settings(spec: SearchSpec, file: YamlFile) -> None:
         _check_condition(spec, name, parameter, file)
     if spec.sampler.name == "grid":
         _check_grid(spec, file)
-    edges = {
-        name: _edges(spec, name, parameter, file.where(("parameters", name)))
-        for name, parameter in spec.parameters.items()
-    }
+    edges = {name: _edges(spec, name, p, file) for name, p in spec.parameters.items()}
     for name, values in edges.items():
         for value in values:
             _try_config(spec, {**_condition(spec, name), name: value}, file, ("parameters",))
@@ -337,8 +334,9 @@ def _check_grid(spec: SearchSpec, file: YamlFile) -> None:
             raise UserError(where, "has no grid", rule="a grid needs `choices` or a `step`")
 
 
-def _edges(spec: SearchSpec, name: str, parameter: Parameter, where: str) -> tuple[Value, ...]:
+def _edges(spec: SearchSpec, name: str, parameter: Parameter, file: YamlFile) -> tuple[Value, ...]:
     """The values of a parameter at which a mistake shows."""
+    where = file.where(("parameters", name))
     if name in RESERVED or name in spec.fixed:
         rule = "a setting is either in `fixed` or in `parameters`; `seed` only in `fixed`"
         raise UserError(where, "cannot be searched here", rule=rule)
@@ -351,6 +349,9 @@ def _edges(spec: SearchSpec, name: str, parameter: Parameter, where: str) -> tup
         return edges
     if not all(edge.is_integer() for edge in edges):
         raise UserError(where, "not whole", got=edges, rule="this setting is a whole number")
+    if parameter.step is not None and not parameter.step.is_integer():
+        where, rule = file.where(("parameters", name, "step")), "this setting is a whole number"
+        raise UserError(where, "not whole", got=parameter.step, rule=rule)
     return tuple(int(edge) for edge in edges)
 
 

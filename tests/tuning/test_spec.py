@@ -68,6 +68,18 @@ def test_the_spec_survives_json(tmp_path: Path) -> None:
         ("low: 1e-5", "low: 0", "a log range needs `low > 0`"),
         ("low: 0, high: 2", "low: 0.5, high: 2", "small.yaml:6: parameters.unfreeze_epoch"),
         (
+            "low: 0, high: 2",
+            "low: 0, high: 2, step: 0.5",
+            "small.yaml:6: parameters.unfreeze_epoch.step: not whole; got 0.5; this setting is",
+        ),
+        (
+            "low: 0, high: 2",
+            "low: 0, high: 10, step: 2.5",
+            "small.yaml:6: parameters.unfreeze_epoch.step: not whole; got 2.5; this setting is",
+        ),
+        ("low: 0, high: 2", "low: 0, high: .inf", "small.yaml:6: parameters.unfreeze_epoch.high"),
+        ("low: 0, high: 2", "low: 0, high: 2, step: .inf", "parameters.unfreeze_epoch.step"),
+        (
             "[resnet18, squeezenet1_1]",
             "[resnet18, resnet19]",
             "small.yaml:5: parameters.backbone: unknown backbone; got 'resnet19'",
