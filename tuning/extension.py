@@ -6,7 +6,6 @@ the fixed settings, the seed, the objectives, which settings are searched.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -77,12 +76,8 @@ def with_space(spec: SearchSpec, path: Path) -> SearchSpec:
     # In the order of the search: a seed draws them one after the other.
     changed = {name: found.parameters[name] for name in spec.parameters}
     extended = spec.model_copy(update={"parameters": changed})
-    inside = tuple(s for s in spec.try_first if _may_be_tried(extended, s))
+    inside = tuple(s for s in spec.try_first if extended.may_try(s))
     return extended.model_copy(update={"try_first": inside})
-
-
-def _may_be_tried(spec: SearchSpec, settings: Mapping[str, Any]) -> bool:
-    return all(spec.allows(name, value) for name, value in settings.items())
 
 
 def _same(file: YamlFile, place: tuple[str, ...], before: object, wanted: object) -> None:

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from headpose.config import TrainConfig
 from headpose.networks.names import DOWNLOAD, check_backbone
+from tuning.conditions import check_beside, check_conditions, needs, never_there
 from tuning.legal import field_kind, is_legal
 from tuning.papers import fitting
 from tuning.published import Published, check_published
@@ -208,6 +209,11 @@ class SearchSpec(Strict):
         """Whether a searched setting may have a value."""
         return is_legal(name, self.parameters[name], value)
 
+    def may_try(self, settings: Settings) -> bool:
+        """Whether some configuration of this search's space has all of these settings."""
+        legal = all(self.allows(name, value) for name, value in settings.items())
+        return legal and never_there(self.parameters, settings) is None
+
 
 def load_spec(path: Path) -> SearchSpec:
     """Reads a search file.
@@ -286,14 +292,14 @@ def _check_settings(spec: SearchSpec, file: YamlFile) -> None:
         for name in names:
             if name not in legal:
                 raise UserError(file.where((section, name)), *_unknown(name, legal))
-    for name, parameter in spec.parameters.items():
-        _check_condition(spec, name, parameter, file)
+    check_conditions(spec.parameters, file.values.get("parameters") or (), file)
     if spec.sampler.name == "grid":
         _check_grid(spec, file)
     edges = {name: _edges(spec, name, p, file) for name, p in spec.parameters.items()}
     for name, values in edges.items():
+        beside = {other: legal[0] for other, legal in needs(spec.parameters, name).items() if legal}
         for value in values:
-            _try_config(spec, {**_condition(spec, name), name: value}, file, ("parameters",))
+            _try_config(spec, {**beside, name: value}, file, ("parameters",))
     for index, settings in enumerate(spec.try_first):
         for name in settings:
             if name not in spec.parameters:
@@ -305,24 +311,8 @@ def _check_settings(spec: SearchSpec, file: YamlFile) -> None:
                 where = file.where(("try_first", index, name))
                 rule = f"one of the values of its parameter: {in_words(spec.parameters[name])}"
                 raise UserError(where, "outside its parameter", got=value, rule=rule)
+        check_beside(spec.parameters, settings, ("try_first", index), file)
     check_published(spec.published, spec.parameters, spec.fixed, file)
-
-
-def _check_condition(spec: SearchSpec, name: str, parameter: Parameter, file: YamlFile) -> None:
-    above = list(spec.parameters)[: list(spec.parameters).index(name)]
-    for other in parameter.when:
-        where = file.where(("parameters", name, "when", other))
-        if other not in above:
-            rule = f"a condition names a parameter that stands above it: {', '.join(above) or '-'}"
-            raise UserError(where, "not such a parameter", rule=rule)
-
-
-def _condition(spec: SearchSpec, name: str) -> Settings:
-    """Values of other parameters under which a parameter is active."""
-    found: Settings = {}
-    for other, legal in spec.parameters[name].when.items():
-        found |= {**_condition(spec, other), other: legal[0]}
-    return found
 
 
 def _check_grid(spec: SearchSpec, file: YamlFile) -> None:

@@ -328,6 +328,27 @@ def test_trials_outside_new_bounds_stay_as_history(study: Study, now: Now, tmp_p
         assert trial.distributions == shown[-1].distributions, "samplers compare them"
 
 
+def test_a_search_may_be_narrowed_to_where_a_condition_never_holds(tmp_path: Path) -> None:
+    """Which settings are searched must stay, so the conditional one cannot be left out."""
+    space = {
+        "rotate_deg": Choices(choices=(0.0, 10.0, 20.0)),
+        "rotate_share": Choices(choices=(0.44, 1.0), when={"rotate_deg": (20.0,)}),
+    }
+    first = ({"rotate_deg": 10.0}, {"rotate_share": 0.44})
+    spec = SPEC.model_copy(update={"parameters": space, "try_first": first})
+    file = tmp_path / "narrower.yaml"
+    file.write_text("parameters: {rotate_deg: {choices: [0.0, 10.0]}}")
+    found = with_space(spec, file)
+    assert not found.holds({"rotate_deg": 20.0, "rotate_share": 0.44})
+    assert found.try_first == ({"rotate_deg": 10.0},), "the other's setting cannot be had any more"
+    file.write_text(
+        "parameters: {rotate_deg: {choices: [0.0, 10.0]},"
+        " rotate_share: {choices: [1.0], when: {rotate_deg: [20.0]}}}"
+    )
+    with pytest.raises(UserError, match=r"rotate_share\.when\.rotate_deg\.0: never so; got 20"):
+        with_space(spec, file)
+
+
 @pytest.mark.parametrize(
     ("wishes", "told"),
     [

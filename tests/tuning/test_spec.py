@@ -157,6 +157,87 @@ def test_a_condition_names_a_parameter_above(tmp_path: Path) -> None:
         spec_of(tmp_path, bad)
 
 
+CONDITIONAL = """\
+name: small
+data: {train: /data/train}
+parameters:
+  bin_width: {choices: [1, 3, 6]}
+  rotate_deg: {choices: [0.0, 10.0, 20.0]}
+  rotate_share:
+    choices: [0.44, 1.0]
+    when: {rotate_deg: [20.0]}
+  unfreeze_epoch: {low: 0, high: 4, step: 2}
+budget: {trials: 4, epochs: 3}
+"""
+
+
+@pytest.mark.parametrize(
+    ("when", "expected"),
+    [
+        (
+            "{rotate_deg: [20.0], bin_width: [4]}",
+            "small.yaml:8: parameters.rotate_share.when.bin_width.0: never so; got 4; "
+            "one of the values of 'bin_width': [1, 3, 6]",
+        ),
+        ("{rotate_deg: [20.0, 30.0]}", "rotate_share.when.rotate_deg.1: never so; got 30.0"),
+        ("{rotate_deg: ['20']}", "rotate_share.when.rotate_deg.0: never so; got '20'"),
+        ("{rotate_deg: []}", "small.yaml:8: parameters.rotate_share.when.rotate_deg: empty"),
+    ],
+)
+def test_a_condition_that_never_holds_is_refused(tmp_path: Path, when: str, expected: str) -> None:
+    with pytest.raises(UserError) as caught:
+        spec_of(tmp_path, CONDITIONAL.replace("{rotate_deg: [20.0]}", when))
+    assert expected in str(caught.value)
+
+
+def test_a_condition_keeps_to_the_steps_of_a_range(tmp_path: Path) -> None:
+    added = "  second_learning_rate: {low: 1e-6, high: 1e-5, when: {unfreeze_epoch: [%s]}}\nbudget:"
+    spec_of(tmp_path, CONDITIONAL.replace("budget:", added % 2))
+    with pytest.raises(UserError, match=r"when\.unfreeze_epoch\.0: never so; got 3;"):
+        spec_of(tmp_path, CONDITIONAL.replace("budget:", added % 3))
+
+
+def test_conditions_that_exclude_each_other_are_refused(tmp_path: Path) -> None:
+    added = "  crop_jitter: {low: 0, high: 0.1, when: {rotate_deg: [10.0], rotate_share: [1.0]}}\n"
+    with pytest.raises(
+        UserError, match=r"small.yaml:9: parameters\.crop_jitter\.when: never there"
+    ):
+        spec_of(tmp_path, CONDITIONAL.replace("  unfreeze", added + "  unfreeze"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_possible"),
+    [
+        ("{rotate_deg: 10.0, rotate_share: 0.44}", False),
+        ("{rotate_share: 0.44, rotate_deg: 0.0}", False),
+        ("{rotate_deg: 20.0, rotate_share: 0.44}", True),
+        ("{rotate_share: 0.44}", True),  # the angle is drawn, and may be the one
+        ("{bin_width: 3, rotate_share: 1.0}", True),
+    ],
+)
+def test_a_known_good_setting_is_not_passed_over(
+    tmp_path: Path, settings: str, is_possible: bool
+) -> None:
+    text = CONDITIONAL + f"try_first: [{{bin_width: 1}}, {settings}]\n"
+    if is_possible:
+        assert len(spec_of(tmp_path, text).try_first) == 2
+        return
+    told = (
+        r"small.yaml:11: try_first\.1\.rotate_share: not there beside .* asks for rotate_deg \[20"
+    )
+    with pytest.raises(UserError, match=told):
+        spec_of(tmp_path, text)
+
+
+def test_known_good_settings_must_go_together_where_the_others_are_drawn(tmp_path: Path) -> None:
+    """Each of the two would be there beside some angle, but not both."""
+    added = "  crop_jitter: {low: 0, high: 0.1, when: {rotate_deg: [10.0]}}\n"
+    text = CONDITIONAL.replace("  unfreeze", added + "  unfreeze")
+    spec_of(tmp_path, text + "try_first: [{rotate_share: 0.44}, {crop_jitter: 0.1}]\n")
+    with pytest.raises(UserError, match=r"try_first\.0\.crop_jitter: not there beside"):
+        spec_of(tmp_path, text + "try_first: [{rotate_share: 0.44, crop_jitter: 0.1}]\n")
+
+
 def test_a_grid_needs_steps(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"small.yaml:4: parameters.learning_rate: has no grid"):
         spec_of(tmp_path, GOOD + "sampler: {name: grid}\n")
