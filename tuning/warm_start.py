@@ -1,9 +1,9 @@
 """Which trials of an earlier search tell this one's sampler something. Pure.
 
 A trial is taken where each of its settings lies in the space of this search: what is searched here
-lies within its range or among its choices, and what was searched there and is fixed here has this
-very value. Settings that both searches fix may differ, for the order of configurations often
-survives that; the difference is told.
+lies within its range or among its choices (where a condition keeps it out, it has its default), and
+what was searched there and is fixed here has this very value. Settings that both searches fix may
+differ, for the order of configurations often survives that; the difference is told.
 """
 
 import dataclasses
@@ -82,11 +82,14 @@ def lying_in(spec: SearchSpec, earlier: SearchSpec, config: TrainConfig) -> Sett
     could not have."""
     settings: Settings = {}
     for name, parameter in spec.parameters.items():
-        if parameter.is_active(settings):
-            value: Value = getattr(config, name)
-            if not is_legal(name, parameter, value):
+        value: Value = getattr(config, name)
+        if not parameter.is_active(settings):
+            if value != _fixed(spec, name):
                 return None
-            settings[name] = value
+            continue
+        if not is_legal(name, parameter, value):
+            return None
+        settings[name] = value
     fixed_here = set(earlier.parameters) - set(spec.parameters)
     if any(getattr(config, name) != _fixed(spec, name) for name in fixed_here):
         return None

@@ -89,6 +89,22 @@ def test_what_was_searched_there_and_is_fixed_here_must_be_equal() -> None:
     assert "backbone" not in taken.trials[0].parameters
 
 
+def test_what_a_condition_keeps_out_here_must_be_what_is_trained_with() -> None:
+    """A trial that turned 44% of the pictures by 10 degrees says nothing about turning all."""
+    shares = Choices(choices=(0.44, 1.0))
+    space = {"rotate_deg": Choices(choices=(10.0, 20.0)), "rotate_share": shares}
+    tried: list[Settings] = [
+        {"rotate_deg": degrees, "rotate_share": share}
+        for degrees in (10.0, 20.0)
+        for share in (0.44, 1.0)
+    ]
+    only_beside_20 = shares.model_copy(update={"when": {"rotate_deg": (20.0,)}})
+    spec = search(parameters=space | {"rotate_share": only_beside_20})
+    taken = taken_from(spec, "data", earlier_with(tried, parameters=space))
+    assert [t.parameters for t in taken.trials] == [{"rotate_deg": 10.0}, *tried[2:]]
+    assert [t.trial for t in taken.trials] == [1, 2, 3]
+
+
 def test_what_both_fix_differently_is_told() -> None:
     taken = taken_from(
         search(fixed={"image_px": 64}), "data", earlier_with([IN], fixed={"alpha": 2})
