@@ -56,7 +56,7 @@ def with_space(spec: SearchSpec, path: Path) -> SearchSpec:
     """The search with the parameters of a file: a search file, of which only these are taken, or
     one with nothing but ``parameters``, which may leave out those that stay.
 
-    ``try_first`` settings outside the new bounds are dropped.
+    ``try_first`` settings outside the new bounds are dropped; see :func:`with_begun`.
 
     Raises:
         UserError: the file is no such file, or would make what was trained untrue.
@@ -78,6 +78,20 @@ def with_space(spec: SearchSpec, path: Path) -> SearchSpec:
     extended = spec.model_copy(update={"parameters": changed})
     inside = tuple(s for s in spec.try_first if extended.may_try(s))
     return extended.model_copy(update={"try_first": inside})
+
+
+def with_begun(spec: SearchSpec, before: SearchSpec, begun: int) -> SearchSpec:
+    """The extended search with the ``try_first`` settings that trials have begun with, even those
+    outside its bounds: the number of trials tells which settings are next.
+
+    Args:
+        spec: the extended search.
+        before: the search that it extends.
+        begun: how many trials have begun.
+    """
+    named = before.try_first
+    left = tuple(settings for settings in named[begun:] if settings in spec.try_first)
+    return spec.model_copy(update={"try_first": named[:begun] + left})
 
 
 def _same(file: YamlFile, place: tuple[str, ...], before: object, wanted: object) -> None:

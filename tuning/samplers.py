@@ -67,9 +67,15 @@ def _draw(spec: SearchSpec, index: int, study: Finished, random: np.random.Gener
     if index < named:
         given = spec.try_first[index]
     elif named and index < named + spec.sampler.variations:
-        given = varied(spec.parameters, spec.try_first[(index - named) % named], random)
+        given = _variation(spec, index - named, random)
     sampler = RandomSampler(seed) if by_chance else SAMPLERS[spec.sampler.name](spec, seed)
     return _sampled(spec, given, study, sampler)
+
+
+def _variation(spec: SearchSpec, index: int, random: np.random.Generator) -> Settings:
+    # Those that an extended search leaves outside its bounds have nothing around them.
+    inside = [settings for settings in spec.try_first if spec.may_try(settings)]
+    return varied(spec.parameters, inside[index % len(inside)], random) if inside else {}
 
 
 def _local_share(spec: SearchSpec, index: int) -> float:

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from tuning import study_history
 from tuning.distributions import distribution
 from tuning.exits import FATES, ExitReason
+from tuning.extension import with_begun
 from tuning.grid import configuration
 from tuning.records import Attempt, EpochRecord, SearchRecord, TrialRecord
 from tuning.samplers import propose
@@ -244,6 +245,7 @@ class Study:
 
         What a dead driver left running outside the new bounds is over.
         """
+        spec = with_begun(spec, self.spec, len(self._entry_of))
         kept = self._study.user_attrs.get(_EARLIER, [])
         before = self._study.user_attrs["spec"]
         if not kept or kept[-1]["spec"] != before:  # else a process died between these two writes

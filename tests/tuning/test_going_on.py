@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -326,6 +327,78 @@ def test_trials_outside_new_bounds_stay_as_history(study: Study, now: Now, tmp_p
     assert len(inside) < len(record.trials)
     for trial in shown:
         assert trial.distributions == shown[-1].distributions, "samplers compare them"
+
+
+NAMED = ("resnet101", "resnet50", "resnet18")
+
+
+def named_search(**stopping: Any) -> SearchSpec:
+    return SPEC.model_copy(
+        update={
+            "parameters": SPEC.parameters | {"backbone": Choices(choices=NAMED)},
+            "try_first": tuple({"backbone": name} for name in NAMED),
+            "sampler": Sampler(name="random", variations=4),
+            "stopping": Stopping.model_validate({"rule": "none"} | stopping),
+            "budget": Budget(trials=12, epochs=3),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("begun_before", "kept", "next_ones"),
+    [
+        (1, ("resnet50", "resnet18"), ["resnet50", "resnet18"]),
+        (2, ("resnet50", "resnet18"), ["resnet18"]),
+        (2, ("resnet101", "resnet18"), ["resnet18"]),
+        (1, ("resnet101", "resnet18"), ["resnet18"]),
+        (1, ("resnet101", "resnet50"), ["resnet50"]),
+        (3, ("resnet50", "resnet18"), []),
+        (0, ("resnet18", "resnet50"), ["resnet50", "resnet18"]),
+    ],
+)
+def test_narrower_bounds_pass_over_no_setting_that_is_to_be_tried_first(
+    begun_before: int, kept: tuple[str, ...], next_ones: list[str], now: Now, tmp_path: Path
+) -> None:
+    spec = named_search()
+    study = Storage.in_memory().create("x", spec, "abc", now)
+    driver = driver_of(study, now)
+    for _ in range(begun_before):
+        train(driver, begun(driver), range(1, 4))
+    file = tmp_path / "narrower.yaml"
+    file.write_text(f"parameters: {{backbone: {{choices: [{', '.join(kept)}]}}}}")
+    for _ in range(2):  # twice is as once
+        study = extended(study, with_space(study.spec, file), now)
+    driver = driver_of(study, now)
+    new = []
+    while isinstance(work := driver.next_trial(), Work):
+        assert study.spec.holds(work.parameters)
+        new.append(work)
+        train(driver, work, range(1, 4))
+        study = Study(study._study, now)  # a driver that starts again proposes the same
+        driver = driver_of(study, now)
+    assert [w.parameters["backbone"] for w in new][: len(next_ones)] == next_ones
+    first = {t.number for t in study.record().trials if t.tried_first}
+    assert first == {*range(begun_before), *(w.number for w in new[: len(next_ones)])}
+    assert begun_before + len(new) == 12
+
+
+def test_what_is_tried_first_after_an_extension_is_protected(now: Now, tmp_path: Path) -> None:
+    spec = named_search(rule="stopping", protect_until=3, rungs=(1,))
+    study = Storage.in_memory().create("x", spec, "abc", now)
+    driver = driver_of(study, now)
+    train(driver, begun(driver), range(1, 4))
+    file = tmp_path / "narrower.yaml"
+    file.write_text("parameters: {backbone: {choices: [resnet50, resnet18]}}")
+    study = extended(study, with_space(spec, file), now)
+    driver = driver_of(study, now)
+    for error in (9.0, 10.0, 11.0, 12.0):  # ever worse
+        work = begun(driver)
+        for epoch in (1, 2, 3):
+            record = EpochRecord(epoch, 1, {"val_mae": error}, f"key{epoch}", restored=False)
+            driver.on_epoch(work.number, work.attempt, record)
+    epochs = [len(t.curve) for t in study.record().trials]
+    assert epochs[:3] == [3, 3, 3]
+    assert epochs[4] == 1
 
 
 def test_a_search_may_be_narrowed_to_where_a_condition_never_holds(tmp_path: Path) -> None:
