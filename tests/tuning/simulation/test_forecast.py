@@ -1,5 +1,6 @@
 """``plan`` and ``replay``: costs beforehand, and other rules afterwards."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -7,10 +8,12 @@ import pytest
 from typer.testing import CliRunner
 
 from tuning.cli.main import app
+from tuning.records import SearchRecord
 from tuning.simulation.forecast import forecast, replay
 from tuning.simulation.simulator import simulate
 from tuning.simulation.surrogates import SPACE, Surrogate
-from tuning.spec import Budget, Data, Sampler, SearchSpec, Stopping
+from tuning.space import Choices
+from tuning.spec import Budget, Data, Resources, Sampler, SearchSpec, Stopping
 
 QUICKSTART = Path(__file__).resolve().parents[3] / "search_spaces" / "quickstart.yaml"
 
@@ -54,6 +57,52 @@ def test_a_replay_says_how_much_it_had_to_guess() -> None:
     assert (found["promotion"].epochs, found["promotion"].unrecorded) == (trained, 0)
     assert found["none"].unrecorded == 60 * 27 - trained
     assert found["none"].lost_deg == 0
+
+
+def recorded(spec: SearchSpec, trials: int) -> SearchRecord:
+    """A small search whose trials were all trained whole."""
+    spec = spec.model_copy(update={"budget": Budget(trials=trials, epochs=27)})
+    _, study = simulate(spec, Surrogate("smooth", 2, 27).curve, 1)
+    return study.record()
+
+
+def test_a_replay_leaves_out_what_lies_outside_the_bounds_now() -> None:
+    record = recorded(spec("none"), 20)
+    kept = ("resnet18", "resnet50")
+    space = SPACE | {"backbone": Choices(choices=kept)}
+    narrow = record.spec.model_copy(update={"parameters": space})
+    inside = [t for t in record.trials if t.parameters["backbone"] in kept]
+    assert 1 < len(inside) < 20
+    rows = replay(dataclasses.replace(record, spec=narrow))
+    none = next(row for row in rows if row.rule == "none")
+    assert none.epochs == 27 * len(inside)
+    assert none.best_deg == min(t.value for t in inside if t.value is not None)
+    nowhere = SPACE | {"backbone": Choices(choices=("resnet152",))}
+    empty = record.spec.model_copy(update={"parameters": nowhere})
+    assert replay(dataclasses.replace(record, spec=empty)) == []
+
+
+def test_a_replay_protects_no_trial_though_it_names_them_all() -> None:
+    stopping = Stopping(rule="none", first_rung=1, compare="best", protect_until=27)
+    first = {"learning_rate": 1e-4, "backbone": "resnet18"}
+    changes = {"stopping": stopping, "try_first": (first,)}
+    found = {row.rule: row for row in replay(recorded(spec("none").model_copy(update=changes), 20))}
+    assert found["none"].epochs == 20 * 27
+    for rule in ("promotion", "stopping", "hyperband"):
+        assert found[rule].epochs < 0.8 * 20 * 27
+
+
+def test_a_plan_counts_the_gpus_of_a_trial() -> None:
+    def planned(resources: Resources) -> list[tuple[float, float]]:
+        small = {"resources": resources, "budget": Budget(trials=6, epochs=9)}
+        rows = forecast(spec("none").model_copy(update=small), workers=2, epoch_s=36.0)
+        return [(row.gpu_hours, row.hours) for row in rows]
+
+    whole = planned(Resources(gpus_per_trial=1.0))
+    quarter = planned(Resources(gpus_per_trial=0.25))
+    on_cpus = planned(Resources(gpus_per_trial=0.0, cpus_per_trial=2.0))
+    assert quarter == [(pytest.approx(0.25 * gpu_hours), hours) for gpu_hours, hours in whole]
+    assert on_cpus == [(pytest.approx(2 * gpu_hours), hours) for gpu_hours, hours in whole]
 
 
 def test_the_command_plans_without_servers() -> None:
