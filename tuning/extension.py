@@ -64,7 +64,11 @@ def with_space(spec: SearchSpec, path: Path) -> SearchSpec:
     file = YamlFile(path)
     old = spec.model_dump(mode="json")
     if set(file.values) == {"parameters"}:
-        merged = {**old["parameters"], **(file.values["parameters"] or {})}
+        changed = file.values["parameters"] or {}
+        if not isinstance(changed, dict):
+            rule = "a name, then what it may be, as in a search file"
+            raise UserError(file.where(("parameters",)), "not parameters", got=changed, rule=rule)
+        merged = {**old["parameters"], **changed}
         found = spec_of({**old, "parameters": merged, "try_first": [], "published": []}, file)
     else:
         found = spec_of(file.values, file)
@@ -74,8 +78,8 @@ def with_space(spec: SearchSpec, path: Path) -> SearchSpec:
     names = tuple(sorted(spec.parameters))
     _same(file, ("parameters",), names, tuple(sorted(found.parameters)))
     # In the order of the search: a seed draws them one after the other.
-    changed = {name: found.parameters[name] for name in spec.parameters}
-    extended = spec.model_copy(update={"parameters": changed})
+    parameters = {name: found.parameters[name] for name in spec.parameters}
+    extended = spec.model_copy(update={"parameters": parameters})
     inside = tuple(s for s in spec.try_first if extended.may_try(s))
     return extended.model_copy(update={"try_first": inside})
 

@@ -172,7 +172,9 @@ def test_a_diverging_trial_ends_at_once(
     path = search_file(parameters="{alpha: {choices: [1e38]}}", budget="{trials: 1, epochs: 3}")
     done = hopetune("run", str(path), "--name", "small-diverged")
     assert done.returncode == 2
-    assert "small-diverged: every trial failed; got '1 of 1, the last one: in epoch 1'" in done.stderr
+    assert (
+        "small-diverged: every trial failed; got '1 of 1, the last one: in epoch 1'" in done.stderr
+    )
     trial = storage.open("small-diverged").record().trials[0]
     assert (trial.exit_reason, trial.state, len(trial.epochs)) == ("diverged", "PRUNED", 1)
     assert runs_of(servers, "small-diverged")[0].info.status == "FAILED"

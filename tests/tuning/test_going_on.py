@@ -447,6 +447,13 @@ budget: {{trials: 1, epochs: 1}}
 """
 
 
+def test_a_file_whose_parameters_are_none_is_a_clear_error(tmp_path: Path) -> None:
+    file = tmp_path / "wider.yaml"
+    file.write_text("parameters: 5\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"wider\.yaml:1: parameters: not parameters; got 5"):
+        with_space(SPEC, file)
+
+
 def test_of_a_whole_search_file_only_the_parameters_are_taken(tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
     file.write_text(WHOLE.format(data="/data/train", fixed="{}", seed=0))

@@ -168,7 +168,8 @@ def _extended(study: "Study", wishes: Mapping[str, float | None], space: Path | 
     _refuse_without_work(study, spec)
     study.extend(spec)
     study.reopen()
-    lost = len(study.spec.try_first) - len(spec.try_first)
+    begun = len(study.record().trials)
+    lost = sum(settings not in spec.try_first for settings in study.spec.try_first[begun:])
     note = f"; {lost} of `try_first` lie outside and are left out" if lost else ""
     return f"search {study.name} is extended: {changes(study.spec, spec)}{note}"
 
