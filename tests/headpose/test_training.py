@@ -253,19 +253,20 @@ def test_how_many_batches_are_rendered_at_a_time_changes_nothing(
 
     monkeypatch.setattr(training_module, "render", counted)
     # Five batches of four; the last two of 22 images are left out.
-    cases = {(4, 1): [4] * 5, (11, 1): [8, 8, 4], (0, 4): [16, 4], (256, 4): [20]}
+    whole, two_batches = 2**28, 2 * 4 * faces.images_u8[0].size
+    cases = (
+        (4, 1, whole, [4] * 5),
+        (11, 1, whole, [8, 8, 4]),
+        (0, 4, whole, [16, 4]),
+        (256, 4, whole, [20]),
+        (256, 4, two_batches, [8, 8, 4]),
+        (256, 4, 1, [4] * 5),  # one batch at a time is never too many
+    )
     ends = []
-    for (images, fewest_batches), expected in cases.items():
+    for images, fewest_batches, largest, expected in cases:
         monkeypatch.setattr(training_module, "_RENDERED_AT_A_TIME", images)
         monkeypatch.setattr(training_module, "_FEWEST_BATCHES_AT_A_TIME", fewest_batches)
-        rendered.clear()
-        training = training_of(dataclasses.replace(LIGHT, batch_size=4), faces)
-        result = training.run_epoch(1)
-        assert rendered == expected
-        ends.append((result.train_loss, result.val, training.weights()))
-    # No room for more than two batches of crops, then for none: one at a time is not too many.
-    for room, expected in ((2 * 4 * faces.images_u8[0].size, [8, 8, 4]), (1, [4] * 5)):
-        monkeypatch.setattr(training_module, "_LARGEST_PART", room)
+        monkeypatch.setattr(training_module, "_LARGEST_PART", largest)
         rendered.clear()
         training = training_of(dataclasses.replace(LIGHT, batch_size=4), faces)
         result = training.run_epoch(1)
