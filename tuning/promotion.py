@@ -71,14 +71,10 @@ def promote(
         predicted = predict_test(weights, test)
         champion, comparison = registry.champion(search.spec.model_name), None
         if champion is not None:
-            try:
-                comparison = _against_champion(
-                    predicted, test, registry, search.spec.model_name, champion, Path(scratch), tell
-                )
-            except UserError as error:
-                if force_why is None:
-                    raise
-                tell(f"not compared: {error}")
+            rival = _champions_answer(
+                test, registry, search.spec.model_name, champion, Path(scratch), tell, force_why
+            )
+            comparison = None if rival is None else _compared(predicted, rival, test)
         errors = pose_errors(predicted, test.angles_deg)
         baseline = constant_baseline(train.angles_deg, test.angles_deg)
         reason = _refusal(comparison, force_why)
@@ -123,22 +119,29 @@ def _chosen(search: SearchRecord, number: int | None) -> TrialRecord:
     return best
 
 
-def _against_champion(
-    predicted: NDArray[np.floating],
+def _champions_answer(
     test: PreparedSet,
     registry: Registry,
     model_name: str,
     version: int,
     scratch: Path,
     tell: Callable[[str], None],
-) -> Comparison:
-    """What the candidate gains; raises UserError where this test set is none for the champion."""
+    force_why: str | None,
+) -> NDArray[np.floating] | None:
+    """Its angles, degrees (N, 3); none where it has none and the promotion is forced.
+
+    Raises:
+        UserError: this test set is none for the champion.
+    """
     tell(f"evaluating the champion, version {version}, on the same images")
     folder = scratch / "champion"
     folder.mkdir()
     try:
-        rival = predict_test(registry.download(model_name, version, folder), test)
+        return predict_test(registry.download(model_name, version, folder), test)
     except UserError as error:
+        if force_why is not None:
+            tell(f"not compared: {error}")
+            return None
         raise UserError(
             f"the champion, models:/{model_name}/{version}",
             "cannot be evaluated on this test set",
@@ -146,6 +149,11 @@ def _against_champion(
             remedy="mend that, give the search another `model_name`, or promote all the same with "
             "--force --why",
         ) from error
+
+
+def _compared(
+    predicted: NDArray[np.floating], rival: NDArray[np.floating], test: PreparedSet
+) -> Comparison:
     return compare(_image_errors(predicted, test), _image_errors(rival, test))
 
 
