@@ -146,7 +146,8 @@ def require_a_success(search: SearchRecord) -> None:
     Raises:
         UserError: every trial failed.
     """
-    ends = [(trial.exit_reason, trial.detail) for trial in search.trials if trial.exit_reason]
+    over = [trial for trial in search.trials if not trial.is_complete]
+    ends = [(trial.exit_reason, trial.detail) for trial in over if trial.exit_reason]
     failed = [end for end in ends if FATES[end[0]].run_status == "FAILED"]
     if failed and len(failed) == len(search.trials):
         reason, detail = failed[-1]

@@ -6,13 +6,12 @@ Trials outside the present bounds stay as history: rules and samplers see them n
 not go on.
 """
 
-import math
-
 from tuning.budget import ended_by, proposals_ended_by
 from tuning.exits import ExitReason
 from tuning.grid import ALL_TRIED, configuration, untried
 from tuning.ledger import Ledger
 from tuning.records import SearchRecord, TrialRecord
+from tuning.retention import best_trials
 from tuning.rules import rebuilt
 
 
@@ -23,7 +22,10 @@ def within(search: SearchRecord) -> list[TrialRecord]:
 
 def unfinished(search: SearchRecord) -> list[TrialRecord]:
     """Trials that are over but go on when the search does, the oldest first."""
-    last, best = search.spec.budget.epochs, _best_complete(search)
+    last = search.spec.budget.epochs
+    # Whose states are kept when a search ends: the others would begin anew. Those that have begun
+    # to go on are among them, so that the next driver does not choose others.
+    best = {trial.number for trial in best_trials(search)}
     return [
         trial
         for trial in within(search)
@@ -34,19 +36,6 @@ def unfinished(search: SearchRecord) -> list[TrialRecord]:
             and max(trial.curve, default=0) < last
         )
     ]
-
-
-def _best_complete(search: SearchRecord) -> set[int]:
-    """Those whose checkpoints are kept when a search ends: the others would begin anew. Those that
-    have begun to go on are among them, so that the next driver does not choose others."""
-    shorter = search.earlier[0][1].budget.epochs if search.earlier else math.inf
-    complete = [
-        trial
-        for trial in within(search)
-        if trial.exit_reason == ExitReason.COMPLETED or max(trial.curve, default=0) >= shorter
-    ]
-    complete.sort(key=lambda t: math.inf if t.value is None else t.value)
-    return {trial.number for trial in complete[: search.spec.checkpoints.keep_top]}
 
 
 def nothing_left(search: SearchRecord, now_ms: int) -> str | None:

@@ -20,9 +20,9 @@ def objective_values(
 ) -> tuple[float, ...] | None:
     """Of a completed trial: its best validation MAE, and what its last epoch says of the others;
     none where one of them is unknown."""
-    if trial.state != "COMPLETE" or not trial.epochs:
+    if not trial.is_complete or trial.end is None:
         return None
-    last = trial.epochs[-1].metrics
+    last = trial.end.metrics
     found = [trial.value if name == "val_mae" else last.get(name) for name in objectives]
     values = tuple(value for value in found if value is not None)
     return values if len(values) == len(objectives) else None

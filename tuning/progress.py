@@ -32,7 +32,7 @@ def overview(search: SearchRecord, at_ms: int) -> str:
     ]
     begun = search.count("RUNNING", "COMPLETE", "PRUNED", "FAIL")
     parts.append(f"{max(0, wanted - begun)} to come")
-    best = search.best(("COMPLETE", "PRUNED", "RUNNING"))
+    best = search.best(also=("PRUNED", "RUNNING"))
     if best:
         parts.append(f"best {best.value:.2f}° (trial {best.number})")
     unit = "GPU-h" if search.spec.resources.gpus_per_trial else "CPU-h"

@@ -159,7 +159,7 @@ def _child(search: SearchRecord, trial: TrialRecord) -> RunState:
         tags["hopetune.exit_detail"] = "-" if is_complete else trial.detail or "-"
     status = FATES[reason].run_status if reason else "RUNNING"
     best = trial.best_epoch
-    completed = reason == ExitReason.COMPLETED
+    has_ended = status not in UNENDED
     settings = {**search.spec.fixed, **trial.parameters}
     return RunState(
         trial=trial.number,
@@ -169,8 +169,8 @@ def _child(search: SearchRecord, trial: TrialRecord) -> RunState:
         params={name: str(value) for name, value in settings.items()},
         points=_points(trial),
         status=status,
-        ended_ms=trial.ended_ms if status not in UNENDED else None,
-        checkpoint_key=best.checkpoint_key if completed and best else None,
+        ended_ms=trial.ended_ms if has_ended else None,
+        checkpoint_key=best.checkpoint_key if has_ended and trial.is_complete and best else None,
     )
 
 

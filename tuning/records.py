@@ -1,7 +1,7 @@
 """What the study knows of a search, as plain values: for rules, reports, MLflow and the screen."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,6 +21,12 @@ class EpochRecord:
     metrics: dict[str, float]
     checkpoint_key: str
     restored: bool
+
+
+def best_of(epochs: Iterable[EpochRecord]) -> EpochRecord | None:
+    """The epoch with the lowest validation MAE."""
+    finite = [e for e in epochs if math.isfinite(e.metrics["val_mae"])]
+    return min(finite, key=lambda e: e.metrics["val_mae"], default=None)
 
 
 @dataclass(frozen=True)
@@ -78,12 +84,25 @@ class TrialRecord:
     """Named by the search file."""
     attempts: tuple[Attempt, ...] = ()
     """In their order; those that no worker process ever had may be missing."""
+    completed_epochs: int = 0
+    """With how many epochs it was complete: fewer than it has by now where its search was extended
+    and it has gone on, however that ended."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Trained to its last epoch, once at least; what comes later takes nothing away from it."""
+        return self.state == "COMPLETE" or self.completed_epochs > 0
+
+    @property
+    def end(self) -> EpochRecord | None:
+        """The epoch at which it was complete, else its latest; the other objectives are measured at
+        a trial's last epoch only."""
+        return self.epochs[self.completed_epochs - 1] if self.epochs else None
 
     @property
     def best_epoch(self) -> EpochRecord | None:
         """The epoch with the lowest validation MAE."""
-        finite = [e for e in self.epochs if math.isfinite(e.metrics["val_mae"])]
-        return min(finite, key=lambda e: e.metrics["val_mae"], default=None)
+        return best_of(self.epochs)
 
     @property
     def value(self) -> float | None:
@@ -129,9 +148,11 @@ class SearchRecord:
         """The trial of that number; numbers may have gaps, see :class:`TrialRecord`."""
         return next((t for t in self.trials if t.number == number), None)
 
-    def best(self, states: Sequence[TrialState] = ("COMPLETE",)) -> TrialRecord | None:
-        """The trial with the lowest validation MAE among those in the given states."""
-        scored = [t for t in self.trials if t.state in states and t.value is not None]
+    def best(self, also: Sequence[TrialState] = ()) -> TrialRecord | None:
+        """The trial with the lowest validation MAE among those that are complete, and those in the
+        given states."""
+        able = (t for t in self.trials if t.is_complete or t.state in also)
+        scored = [t for t in able if t.value is not None]
         return min(scored, key=lambda t: t.value if t.value is not None else math.inf, default=None)
 
     def count(self, *states: TrialState) -> int:

@@ -194,7 +194,7 @@ def _row(
         lines.append(Line(TEST, (e.yaw_mae, e.pitch_mae, e.roll_mae, e.mae)))
     settings = {**spec.fixed, **trial.parameters}
     lines += [_published(p) for p in spec.published if p.fits(settings)]
-    last = trial.epochs[-1].metrics if trial.epochs else {}
+    last = trial.end.metrics if trial.end else {}
     return Row(
         trial=trial.number,
         settings=dict(trial.parameters),

@@ -14,7 +14,7 @@ from headpose.config import TrainConfig
 from headpose.schedule import SCHEDULE_FIELDS, schedule_of
 from tuning.exits import ExitReason
 from tuning.legal import count_of, value_after
-from tuning.records import SearchRecord, TrialRecord
+from tuning.records import SearchRecord, TrialRecord, best_of
 from tuning.space import Choices, Range, Settings, Value
 from tuning.spec import SearchSpec
 from usererror import UserError
@@ -71,9 +71,12 @@ def _of_search(
     for trial in search.trials:
         if _may_go_on(search, trial, now_ms):
             yield from _whole(trial, loadable, states=1 if search.ended else LIVING_STATES)
-        if trial.state == "COMPLETE" and trial.best_epoch:
+        if trial.is_complete:
             # Its run has a copy; another search that meets this configuration needs them, too.
-            yield trial.best_epoch.checkpoint_key, Keep.WEIGHTS
+            # Where it has gone on, those of before as well: better ones may never have arrived.
+            for best in (trial.best_epoch, best_of(trial.epochs[: trial.completed_epochs])):
+                if best:
+                    yield best.checkpoint_key, Keep.WEIGHTS
         if not search.ended:
             for epoch in branch_points(search.spec, trial.parameters):
                 if epoch <= len(trial.epochs):
@@ -100,7 +103,7 @@ def _whole(
 def best_trials(search: SearchRecord) -> list[TrialRecord]:
     """The best of a search, as many as it wants to keep; completed ones before others."""
     scored = [t for t in search.trials if t.value is not None]
-    scored.sort(key=lambda t: (t.state != "COMPLETE", math.inf if t.value is None else t.value))
+    scored.sort(key=lambda t: (not t.is_complete, math.inf if t.value is None else t.value))
     return scored[: search.spec.checkpoints.keep_top]
 
 

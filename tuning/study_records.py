@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from tuning.exits import ExitReason
 from tuning.records import Attempt, EpochRecord, TrialRecord
@@ -49,7 +49,12 @@ def _record(number: int, stretches: list[FrozenTrial]) -> TrialRecord:
         entry=latest.number,
         tried_first=bool(attributes.get("tried_first", False)),
         attempts=attempts,
+        completed_epochs=max(map(_completed_epochs, stretches)),
     )
+
+
+def _completed_epochs(stretch: FrozenTrial) -> int:
+    return stretch.last_step or 0 if stretch.state == TrialState.COMPLETE else 0
 
 
 def attempts_of(attributes: Mapping[str, Any]) -> tuple[Attempt, ...]:

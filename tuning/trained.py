@@ -66,7 +66,7 @@ def errors_on_test(
     test = open_set(search.spec.data.test, data_cache(settings), objects)
     found = {}
     for trial in search.trials:
-        if trial.state != "COMPLETE":
+        if not trial.is_complete:
             continue
         tell(f"evaluating trial {trial.number} on {len(test)} test images")
         try:

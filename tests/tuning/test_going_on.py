@@ -8,15 +8,19 @@ from typing import Any
 import pytest
 
 from tuning.conductor import Conductor
+from tuning.driver import require_a_success
 from tuning.events import Idle, Work
 from tuning.exits import ExitReason
 from tuning.extension import changes, with_budget, with_space
 from tuning.going_on import nothing_left, unfinished
 from tuning.ledger import Ledger
+from tuning.pareto import front
+from tuning.projection import run_states
 from tuning.records import EpochRecord
+from tuning.retention import DAY_MS, best_trials, needed
 from tuning.simulation.simulator import Silent
 from tuning.space import Choices, Range
-from tuning.spec import Budget, Data, Sampler, SearchSpec, Stopping
+from tuning.spec import Budget, Checkpoints, Data, Sampler, SearchSpec, Stopping
 from tuning.storage import Storage
 from tuning.storing import AtOnce
 from tuning.study import Study
@@ -206,6 +210,81 @@ def test_complete_trials_go_on_to_a_longer_horizon(study: Study, now: Now) -> No
     assert [sorted(t.curve) for t in record.trials] == [[1, 2, 3, 4, 5]] * 3
     assert [(until > 0, spec) for until, spec in record.earlier] == [(True, SPEC)]
     assert changes(SPEC, record.spec) == "epochs 3 → 5"
+
+
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [
+        (ExitReason.SEARCH_ENDED, "KILLED"),
+        (ExitReason.DIVERGED, "FAILED"),
+        (ExitReason.CRASHED, "FAILED"),
+        (None, "RUNNING"),
+    ],
+)
+def test_what_was_complete_stays_so_whatever_becomes_of_its_longer_horizon(
+    study: Study, now: Now, end: ExitReason | None, status: str
+) -> None:
+    driver = driver_of(study, now)
+    for number in range(3):
+        work = begun(driver)
+        for epoch, error in enumerate((5.0 + number, 4.0 + number, 6.0), start=1):
+            record = EpochRecord(epoch, 1, {"val_mae": error}, f"{number}/{epoch}", restored=False)
+            driver.on_epoch(work.number, work.attempt, record)
+    study.end(driver.ended_by)
+    study = extended(study, with_budget(SPEC, {"epochs": 5}), now)
+    study.take_up(0)
+    study.record_epoch(0, EpochRecord(4, 1, {"val_mae": 4.5}, "0/4", restored=False))
+    if end == ExitReason.DIVERGED:
+        study.record_epoch(0, EpochRecord(5, 1, {"val_mae": math.nan}, "0/5", restored=False))
+    if end:
+        study.finish(0, end)
+        study.end("stopped by its user")
+    record = study.record()
+    best = record.best()
+    assert best is not None
+    assert (best.number, best.value) == (0, 4.0)
+    assert [t.number for t in best_trials(record)] == [0, 1, 2]
+    kept = needed([record], registered=(), loadable=(), now_ms=now.ms + 99 * DAY_MS)
+    assert {"0/2", "1/2", "2/2"} <= set(kept)
+    assert [own.trial for own in front(record)] == [0]
+    run = run_states(record)[1]
+    assert (run.status, run.checkpoint_key) == (status, "0/2" if end else None)
+    require_a_success(record)
+
+
+def test_weights_of_before_stay_until_better_ones_can_be_counted_upon(
+    study: Study, now: Now
+) -> None:
+    driver = driver_of(study, now)
+    train(driver, begun(driver), range(1, 4))
+    study = extended(study, with_budget(SPEC, {"epochs": 5}), now)
+    study.take_up(0)
+    study.record_epoch(0, EpochRecord(4, 1, {"val_mae": 1.0}, "key4", restored=False))
+    study.finish(0, ExitReason.STOPPED_EARLY)
+    kept = needed([study.record()], registered=(), loadable=(), now_ms=now.ms)
+    assert {"key3", "key4"} <= set(kept)
+
+
+def test_an_extension_goes_on_with_those_whose_states_are_kept(
+    study: Study, now: Now, tmp_path: Path
+) -> None:
+    spec = SPEC.model_copy(update={"try_first": ({"backbone": "squeezenet1_1"},)})
+    spec = spec.model_copy(update={"checkpoints": Checkpoints(keep_top=1)})
+    study = Storage.in_memory().create("y", spec, "abc", now)
+    for error in (5.0, 6.0, 7.0):
+        number, settings = study.ask() or (-1, {})
+        for epoch in (1, 2, 3):
+            record = EpochRecord(epoch, 1, {"val_mae": error}, f"{number}/{epoch}", restored=False)
+            study.record_epoch(number, record)
+        study.finish(number, ExitReason.COMPLETED)
+    study.end("all trials done")
+    assert settings["backbone"] == "resnet18", "another one than that of the best"
+    file = tmp_path / "without the best.yaml"
+    file.write_text("parameters: {backbone: {choices: [resnet18]}}")
+    study = extended(study, with_budget(with_space(spec, file), {"epochs": 5}), now)
+    assert unfinished(study.record()) == []
+    study = extended(study, with_budget(spec, {"epochs": 5}), now)
+    assert [t.number for t in unfinished(study.record())] == [0]
 
 
 def test_a_search_whose_rule_pauses_gets_a_longer_horizon(now: Now) -> None:
