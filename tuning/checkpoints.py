@@ -16,7 +16,6 @@ from torch import Tensor
 from tuning.damage import set_aside
 from tuning.manifest import (
     MANIFEST,
-    OBJECTIVE,
     PARTS,
     DamagedCheckpointError,
     Manifest,
@@ -221,21 +220,22 @@ class Beginning:
         return f"{count or 'no'} epoch{'' if count == 1 else 's'} of the trial found"
 
     def lacks(self, epoch: int) -> bool:
-        """Whether an epoch that is trained once more is worth storing: there is no checkpoint of
-        it, or it is the best so far and its weights were collected."""
+        """Whether an epoch that is trained once more is worth storing: its state is not there, so
+        who is interrupted after it would have to train it again."""
         key = self._keys[epoch - 1]
-        if key in self._spooled:
-            return False
-        values = [metrics[OBJECTIVE] for metrics in self.history]
-        is_best = epoch - 1 == values.index(min(values))
-        is_absent = f"{key}/{MANIFEST}" not in self._names
-        return is_absent or (is_best and not self.has_weights(epoch))
+        return key not in self._spooled and not self._has(key, *PARTS)
 
     def has_weights(self, epoch: int) -> bool:
         """Whether the weights after an epoch are still there; yes where that cannot be known."""
         key = self._keys[epoch - 1]
-        listed = any(name.startswith(f"{key}/weights-") for name in self._names)
-        return listed or key in self._spooled or self.is_store_away
+        return key in self._spooled or self._has(key, "weights") or self.is_store_away
+
+    def _has(self, key: str, *parts: Part) -> bool:
+        """Whether these parts of a checkpoint are in the store, as its manifest names them; one
+        that is damaged is set aside."""
+        manifest = self._manifest(key, self._objects)
+        names = [f"{key}/{manifest.parts[part].name}" for part in parts] if manifest else []
+        return manifest is not None and self._names.issuperset(names)
 
     def load(self, before: int | None = None) -> tuple[int, Snapshot] | None:
         """The latest epoch, or the latest before another, whose state there still is; and it.

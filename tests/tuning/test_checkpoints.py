@@ -271,6 +271,31 @@ def test_states_that_were_collected_leave_their_metrics(
     assert objects.requests == ["get"] * 3, "no manifest is read of what the listing lacks"
 
 
+@pytest.mark.parametrize("how", ["damaged", "absent", "of other weights", "whole"])
+def test_weights_are_there_only_as_their_manifest_names_them(
+    store_of: StoreOf, objects: MemoryObjects, notes: list[str], how: str
+) -> None:
+    """Those of the best epoch, whose manifest nobody else reads before the driver does."""
+    fill(store_of(), 3)
+    manifest = "checkpoints/trunk/2/manifest.json"
+    if how == "damaged":
+        objects.contents[manifest] = objects.contents[manifest][:40]
+    elif how == "absent":
+        del objects.contents[manifest]
+    elif how == "of other weights":
+        other = manifest_of(KEYS[1], history(2), contents(9.0))
+        objects.contents[manifest] = other.to_bytes()
+    found = store_of("other node").beginning(KEYS)
+    objects.requests.clear()
+    assert (found.has_weights(2), found.lacks(2)) == (
+        (True, False) if how == "whole" else (False, True)
+    )
+    if how == "whole":
+        assert objects.requests == ["get"]
+    elif how == "damaged":
+        assert "damaged and set aside" in notes[0]
+
+
 def test_of_two_writers_the_first_complete_one_wins_whole(
     objects: MemoryObjects, tmp_path: Path, notes: list[str]
 ) -> None:
@@ -309,7 +334,7 @@ def test_a_collected_best_is_stored_again_when_it_is_trained_again(
         if not name.endswith("manifest.json"):
             del objects.contents[name]
     found = store_of("other node").beginning(KEYS)
-    assert [found.lacks(epoch) for epoch in (1, 2)] == [False, True]
+    assert [found.lacks(epoch) for epoch in (1, 2)] == [True, True]
     for value in (9.0, 2.0):  # on a GPU it comes out a little different
         entry = written(Spool(tmp_path / f"{value}", 10**9), 2, files(value))
         store(objects, ROOT, entry, notes.append)  # type: ignore[arg-type]

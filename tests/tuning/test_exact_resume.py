@@ -186,6 +186,33 @@ def test_a_trial_whose_best_weights_are_gone_brings_them_back_before_its_last_re
     assert objects.contents[weights[0]] == whole[weights[0]]
 
 
+def test_epochs_of_which_only_the_figures_are_left_are_stored_again_as_they_are_trained(
+    faces: PreparedSet, tmp_path: Path
+) -> None:
+    """Else a trial that is often interrupted would begin at its first epoch each time."""
+    plan, objects = plan_of("squeezenet1_1"), MemoryObjects()
+
+    def run(until: int) -> list[tuple[int, bool]]:
+        store = CheckpointStore(objects, ROOT, Spool(tmp_path, 10**11))  # type: ignore[arg-type]
+        seen = []
+        for report in train_trial(plan, faces, store, torch.device("cpu")):
+            seen.append((report.epoch, report.restored))
+            if seen[-1] == (until, False):
+                break
+        assert store.flush(100)
+        store.close()
+        return seen
+
+    known = [(1, True), (2, True)]
+    assert run(until=2) == [(1, False), (2, False)]
+    for key in list(objects.contents):
+        if not key.endswith("manifest.json"):
+            del objects.contents[key]
+    assert run(until=1) == [*known, (1, False)]
+    assert run(until=2) == [*known, (2, False)]
+    assert run(until=3) == [*known, (3, False)]
+
+
 @pytest.mark.parametrize("backbone", LIGHT)
 def test_interrupted_equals_uninterrupted(
     backbone: str, faces: PreparedSet, tmp_path: Path
