@@ -13,7 +13,7 @@ from headpose.data.prepared import PreparedSet
 from headpose.evaluate import PoseErrors, pose_errors, predict_set
 from headpose.networks.snapshots import load_weights
 from tuning.datasets import open_set
-from tuning.manifest import DamagedCheckpointError, weights_place
+from tuning.manifest import DamagedCheckpointError, read_manifest
 from tuning.objects import AbsentObjectError, Objects
 from tuning.places import checkpoints, data_cache
 from tuning.records import SearchRecord, TrialRecord
@@ -24,20 +24,30 @@ def fetch_weights(trial: TrialRecord, settings: Settings, objects: Objects, fold
     """The weights of a trial's best validation epoch, as a file in ``folder``.
 
     Raises:
-        UserError: the trial has no checkpoint, or it was collected.
+        UserError: the trial has no checkpoint, it was collected, or it is not what was written.
     """
     best = trial.best_epoch
     if best is None:
         raise UserError(f"trial {trial.number}", "has no checkpoint")
     path = folder / "weights.safetensors"
-    root = checkpoints(settings)
+    place = checkpoints(settings) / best.checkpoint_key
     try:
-        objects.download(weights_place(objects, root, best.checkpoint_key), path)
-    except (AbsentObjectError, DamagedCheckpointError) as error:
-        where = str(root / best.checkpoint_key)
+        manifest = read_manifest(objects, checkpoints(settings), best.checkpoint_key)
+        if manifest is None:
+            raise AbsentObjectError(str(place))
+        file = manifest.parts["weights"]
+        objects.download(place / file.name, path)
+        file.check(path.read_bytes())
+    except AbsentObjectError as error:
         what = "the weights are not there (any more)"
-        rule = "an ended search keeps those of its best trials, see `checkpoints.keep_top`"
-        raise UserError(where, what, got=str(error), rule=rule) from None
+        rule = "those of complete trials stay, and those of the best, see `checkpoints.keep_top`"
+        raise UserError(str(place), what, got=str(error), rule=rule) from None
+    except DamagedCheckpointError as error:
+        remedy = (
+            f"take another trial, or put there what lies among the artifacts of trial "
+            f"{trial.number}'s run in MLflow, if that is whole"
+        )
+        raise UserError(str(place), "is damaged", got=str(error), remedy=remedy) from None
     return path
 
 
