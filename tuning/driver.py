@@ -47,13 +47,14 @@ def drive(name: str, spec: SearchSpec | None, settings: Settings) -> SearchRecor
     with the one that the study has, unless it was ended since it was taken up again.
 
     Raises:
-        UserError: a server that is needed cannot be reached, the data set is missing or too coarse,
-            ImageNet weights are missing, another driver runs this search, no node can train, or
-            every trial failed.
+        UserError: a server that is needed cannot be reached or used, the data set is missing or
+            too coarse, ImageNet weights are missing, another driver runs this search, no node can
+            train, or every trial failed.
         EndedBySignal: SIGTERM or Ctrl-C came; the study is whole.
     """
     objects = Objects(settings)
     objects.check(settings.s3_bucket)
+    objects.check_writing(checkpoints(settings))
     progress = ProgressLines()
     with (
         Storage(settings.require("study_url"), STUDY_PATIENCE_S) as storage,

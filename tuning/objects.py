@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -139,6 +140,25 @@ class Objects:
         """Makes sure that the bucket is there and that it lets these keys in."""
         self._call("head_bucket", Place(bucket, ""), Bucket=bucket)
 
+    def check_writing(self, folder: Place) -> None:
+        """Makes sure that these keys may write and delete below a place, and that ``put_new`` never
+        replaces an object there."""
+        probe = folder / f"probe-{uuid.uuid4().hex}"
+        try:
+            self.put_new(probe, b"")  # its answer may have been lost and the request tried again
+            replaces = self.put_new(probe, b"")
+            self.delete(probe)
+        except StorageRefusesError as error:
+            what = "these keys may not write and delete there"
+            raise StorageRefusesError(
+                error.where, what, got=error.got, remedy=error.remedy
+            ) from error
+        if replaces:
+            where, what = f"{folder} at {self._endpoint}", "the S3 server replaces what must stay"
+            rule = "PutObject with `If-None-Match: *` fails where there is an object (412)"
+            remedy = "use a server, or a version of it, that knows conditional writes"
+            raise StorageRefusesError(where, what, rule=rule, remedy=remedy)
+
     def put(self, place: Place, content: bytes) -> None:
         self._call("put_object", place, Bucket=place.bucket, Key=place.key, Body=content)
 
@@ -197,14 +217,6 @@ class Objects:
             Key=target.key,
             CopySource={"Bucket": source.bucket, "Key": source.key},
         )
-
-    def keys(self, below: Place) -> Iterator[str]:
-        pages = self._client.get_paginator("list_objects_v2")
-        try:
-            for page in pages.paginate(Bucket=below.bucket, Prefix=below.key):
-                yield from (entry["Key"] for entry in page.get("Contents", ()))
-        except (ClientError, BotoCoreError) as error:
-            raise self._explained(error, below) from error
 
     def listed(self, folder: Place) -> Iterator[Listed]:
         """All objects below a folder."""

@@ -4,6 +4,7 @@ import http.server
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -37,9 +38,46 @@ class Failing(http.server.BaseHTTPRequestHandler):
         """Quiet."""
 
 
+class Conditional(Failing):
+    """Keeps what it is given, as far as it is told to."""
+
+    kept: ClassVar[set[str]] = set()
+    refused: str | None = None
+    heeds = True
+
+    def _answer(self, status: int, code: str = "") -> None:
+        body = f"<Error><Code>{code}</Code></Error>".encode() if code else b""
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers.get("content-length", 0)))
+        if self.refused == "PUT":
+            self._answer(403, "AccessDenied")
+        elif self.heeds and self.headers["if-none-match"] == "*" and self.path in self.kept:
+            self._answer(412, "PreconditionFailed")
+        else:
+            self.kept.add(self.path)
+            self._answer(200)
+
+    def do_DELETE(self) -> None:
+        if self.refused == "DELETE":
+            self._answer(403, "AccessDenied")
+        else:
+            self.kept.discard(self.path)
+            self._answer(204)
+
+
 @pytest.fixture
-def endpoint() -> Iterator[str]:
-    with http.server.HTTPServer(("127.0.0.1", 0), Failing) as server:
+def handler() -> type[Failing]:
+    return Failing
+
+
+@pytest.fixture
+def endpoint(handler: type[Failing]) -> Iterator[str]:
+    with http.server.HTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -68,6 +106,35 @@ def test_a_server_that_has_too_much_to_do_is_away_and_refuses_nobody(
     monkeypatch.setattr(Failing, "status", status)
     with pytest.raises(StorageAwayError):
         Objects(settings, attempts=1).put(Place("bucket", "key"), b"x")
+
+
+@pytest.mark.parametrize("handler", [Conditional])
+@pytest.mark.parametrize(
+    ("refused", "heeds", "said"),
+    [
+        (None, True, None),
+        ("PUT", True, "may not write and delete there; got 'AccessDenied'"),
+        ("DELETE", True, "may not write and delete there; got 'AccessDenied'"),
+        (None, False, "replaces what must stay; PutObject with `If-None-Match"),
+    ],
+)
+def test_a_store_is_tried_before_anything_is_entrusted_to_it(
+    settings: Settings,
+    refused: str | None,
+    heeds: bool,
+    said: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Conditional, "kept", set())
+    monkeypatch.setattr(Conditional, "refused", refused)
+    monkeypatch.setattr(Conditional, "heeds", heeds)
+    objects = Objects(settings, attempts=1)
+    if said is None:
+        objects.check_writing(Place("bucket", "checkpoints"))
+    else:
+        with pytest.raises(StorageRefusesError, match=rf"s3://bucket/checkpoints.*{said}"):
+            objects.check_writing(Place("bucket", "checkpoints"))
+    assert bool(Conditional.kept) == (refused == "DELETE"), "it is removed where that is allowed"
 
 
 def test_an_endpoint_without_its_scheme_is_no_traceback(settings: Settings) -> None:
