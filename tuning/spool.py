@@ -150,14 +150,15 @@ class Spool:
             DiskFullError: there is no room; nothing of it is left there.
             NotHereError: the folder cannot be written to.
         """
-        self._have_folder()
         sizes = {part: contents[part].size for part in PARTS}
         draft = Draft(self._mine / f"{uuid.uuid4().hex}{DRAFT}", sizes)
         try:
-            with _said(draft.path, sum(sizes.values())), draft.path.open("wb", 0) as file:
-                for part in PARTS:
-                    for piece in contents[part]:
-                        _write_all(file.fileno(), piece)
+            with _said(draft.path, sum(sizes.values())):
+                self._have_folder()
+                with draft.path.open("wb", 0) as file:
+                    for part in PARTS:
+                        for piece in contents[part]:
+                            _write_all(file.fileno(), piece)
         except BaseException:
             draft.discard()
             raise
@@ -246,7 +247,7 @@ class Spool:
     def _folders(self) -> list[Path]:
         try:
             return sorted(path for path in self._folder.iterdir() if path.is_dir())
-        except FileNotFoundError:
+        except OSError:  # none yet; or none that can be used, which whoever writes is told
             return []
 
     def _of_other_names(self) -> list[Path]:
@@ -268,7 +269,7 @@ def _name(key: str) -> str:
 def _checkpoints(folder: Path) -> list[Path]:
     try:
         return [p for p in folder.iterdir() if p.name != LOCK and p.suffix != DRAFT]
-    except FileNotFoundError:  # adopted meanwhile
+    except OSError:  # adopted meanwhile, or of somebody else
         return []
 
 
@@ -310,7 +311,9 @@ def _said(path: Path, needed_bytes: int) -> Iterator[None]:
     except OSError as error:
         if error.errno in FULL:
             raise DiskFullError(path, needed_bytes) from error
-        raise NotHereError(str(path), "cannot be written", got=error.strerror) from error
+        remedy = "have HOPETUNE_STATE_DIR name a folder that this node can write to"
+        got = error.strerror or str(error)
+        raise NotHereError(str(path), "cannot be written", got=got, remedy=remedy) from error
 
 
 def _boot() -> str:

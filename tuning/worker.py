@@ -28,7 +28,7 @@ from tuning.objects import Objects, StorageAwayError, is_in_s3
 from tuning.places import checkpoints, data_cache, spool, weights_cache
 from tuning.space import Settings
 from tuning.spec import SearchSpec
-from tuning.spool import Spool
+from tuning.spool import FULL, Spool
 from tuning.trial import EpochReport, TrialPlan, train_trial
 from tuning.uploads import CLOSE_PATIENCE_S
 from usererror import NotHereError, UserError
@@ -199,7 +199,11 @@ def _device(has_gpu: bool) -> torch.device:
 
 
 def _patiently(get: Callable[[], _Got]) -> _Got:
-    """What comes from the store, once that answers."""
+    """What comes from the store, once that answers.
+
+    Raises:
+        NotHereError: it does not come, or this node cannot keep it.
+    """
     until_s = time.monotonic() + DATA_PATIENCE_S
     while True:
         try:
@@ -209,3 +213,9 @@ def _patiently(get: Callable[[], _Got]) -> _Got:
                 raise NotHereError.of(error) from error  # another node may have it
             log.warning("what a trial begins with is waited for: %s", error)
             time.sleep(DATA_POLL_S)
+        except OSError as error:
+            if error.errno in FULL:
+                raise
+            where = str(error.filename or "this node")
+            what = "what a trial begins with cannot be read or kept there"
+            raise NotHereError(where, what, got=error.strerror or str(error)) from error

@@ -14,6 +14,7 @@ from whole import Whole
 from tuning import spool as spool_module
 from tuning.manifest import DamagedCheckpointError, Part
 from tuning.spool import DiskFullError, Entry, Spool, superseded
+from usererror import NotHereError
 
 CONTENTS: dict[Part, Whole] = {"weights": Whole(b"w" * 1000), "optimiser": Whole(b"o" * 2000)}
 PLENTY = 10**9
@@ -129,6 +130,15 @@ def test_superseded_is_what_a_later_epoch_follows_and_was_not_the_best() -> None
     assert superseded([one, other]) == []
     assert superseded([two, entry_of("c/3", 5.0, 3.1, 2.0)]) == [], "another training"
     assert superseded([]) == []
+
+
+def test_a_node_whose_folder_cannot_be_written_to_is_unfit(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("where a folder should be")
+    spool = Spool(tmp_path / "file" / "spool", PLENTY)
+    assert (spool.find(["t/1"]), spool.used_bytes()) == ({}, 0)
+    with pytest.raises(NotHereError, match=r"cannot be written; got 'Not a directory'.*STATE_DIR"):
+        spool.draft(CONTENTS)
+    spool.close()
 
 
 def test_a_full_disk_is_said_with_path_and_bytes(small_disk: Path) -> None:

@@ -332,6 +332,27 @@ def test_initial_weights_that_cannot_be_had_are_no_fault_of_the_configuration(
         assert cause_of(error.value)[0] == ExitReason.UNFIT_NODE
 
 
+@pytest.mark.parametrize("what", ["data", "weights"])
+def test_a_node_that_cannot_keep_what_a_trial_begins_with_is_unfit(
+    worker: Worker, objects: MemoryObjects, prepared: Path, tmp_path: Path, what: str
+) -> None:
+    (tmp_path / "file").write_text("where a folder should be")
+    worker._looking = worker._fetching = objects  # type: ignore[assignment]
+    worker._cache = worker._weights_cache = tmp_path / "file" / "cache"
+    objects.contents["imagenet/squeezenet1_1.pth"] = b"weights"
+    objects.contents["set/manifest.json"] = (prepared / "manifest.json").read_bytes()
+    spec = spec_of(prepared)
+    if what == "data":
+        spec = spec.model_copy(
+            update={"data": spec.data.model_copy(update={"train": "s3://b/set"})}
+        )
+    else:
+        spec = spec.model_copy(update={"fixed": spec.fixed | {"imagenet": "s3://b/imagenet"}})
+    with pytest.raises(NotHereError, match=r"file/cache.*Not a directory") as error:
+        worker.start(spec, SECOND)
+    assert cause_of(error.value)[0] == ExitReason.UNFIT_NODE
+
+
 def test_all_processes_share_the_pages_of_a_set(worker: Worker, prepared: Path) -> None:
     spec = spec_of(prepared, epochs=1)
     list(worker.start(spec, SECOND))
