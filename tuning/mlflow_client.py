@@ -7,18 +7,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import mlflow
 import mlflow.environment_variables as mlflow_environment
 import numpy as np
 import requests
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import LifecycleStage, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 
 from cluster.settings import Settings
+from headpose.networks.names import FROM_TIMM
+from headpose.networks.snapshots import read_weights
 from tuning.manifest import DamagedCheckpointError, weights_place
 from tuning.objects import AbsentObjectError, Objects, Place, parse_place
 from tuning.places import checkpoints
@@ -155,17 +158,33 @@ class MlflowRuns:
             for file in files:
                 self._client.log_artifact(run_id, str(file), folder)
 
+    def check(self) -> None:
+        """Makes sure that runs can be written.
+
+        Raises:
+            UserError: the server cannot be reached, or the experiment was deleted.
+        """
+        with reachable(self._uri):
+            self._experiment_id()
+
     def _experiment_id(self) -> str:
         found = self._client.get_experiment_by_name(EXPERIMENT)
-        if found is not None:
-            return str(found.experiment_id)
-        try:
-            return str(self._client.create_experiment(EXPERIMENT))
-        except MlflowException:  # another driver was faster
-            found = self._client.get_experiment_by_name(EXPERIMENT)
-            if found is None:
-                raise
-            return str(found.experiment_id)
+        if found is None:
+            try:
+                return str(self._client.create_experiment(EXPERIMENT))
+            except MlflowException:  # another driver was faster
+                found = self._client.get_experiment_by_name(EXPERIMENT)
+                if found is None:
+                    raise
+        if found.lifecycle_stage == LifecycleStage.DELETED:
+            number = found.experiment_id
+            remedy = (
+                f"`MLFLOW_TRACKING_URI={self._uri} mlflow experiments restore -x {number}` brings "
+                f"it back; on the server `mlflow gc --experiment-ids {number}` removes it for good"
+            )
+            where = f"{self._uri}: the experiment {EXPERIMENT!r}"
+            raise UserError(where, "was deleted", rule="MLflow keeps its name", remedy=remedy)
+        return str(found.experiment_id)
 
     def _existing(self, search: str) -> dict[int | None, Run]:
         """The run of every trial. Where two writers were at work at once, a trial may have two: the
@@ -248,14 +267,19 @@ def artifact_place(artifact_uri: str, artifact_root: str | None) -> Place:
     """Where in S3 the artifacts of a run lie.
 
     Raises:
-        UserError: the server proxies artifacts and nobody said to where.
+        UserError: the server proxies artifacts and nobody said to where, or they lie elsewhere.
     """
-    if artifact_uri.startswith("s3://"):
+    parts = urlparse(artifact_uri)
+    if parts.scheme == "s3":
         return parse_place(artifact_uri)
+    if parts.scheme != "mlflow-artifacts":
+        rule = "s3://BUCKET/KEY, or mlflow-artifacts: where the server passes them on to S3"
+        remedy = "start the MLflow server with an --artifacts-destination in S3"
+        raise UserError(artifact_uri, "an artifact place outside S3", rule=rule, remedy=remedy)
     if artifact_root is None:
         remedy = "set HOPETUNE_MLFLOW_ARTIFACT_ROOT to the server's --artifacts-destination"
         raise UserError(artifact_uri, "an artifact place behind the MLflow server", remedy=remedy)
-    return parse_place(artifact_root) / artifact_uri.split(":", 1)[1].lstrip("/")
+    return parse_place(artifact_root) / parts.path.lstrip("/")
 
 
 def registered_checkpoints(settings: Settings) -> frozenset[str]:
@@ -300,7 +324,7 @@ class Candidate:
 
 
 class Registry:
-    """Model versions and the alias ``champion``."""
+    """Model versions and the alias ``champion``; ``runs`` are those of their searches."""
 
     def __init__(self, settings: Settings, runs: MlflowRuns) -> None:
         self._uri = settings.require("mlflow_uri")
@@ -393,8 +417,18 @@ class Registry:
             code_paths=code,
             signature=_signature(),
             input_example=np.zeros((1, 64, 64, 3), np.uint8),
-            pip_requirements=["torch", "torchvision", "numpy", "pillow", "safetensors"],
+            pip_requirements=requirements_of(_backbone(candidate.weights_file)),
         )
+
+
+def requirements_of(backbone: str) -> list[str]:
+    """The packages that a served network needs."""
+    common = ["torch", "torchvision", "numpy", "pillow", "safetensors"]
+    return [*common, "timm"] if backbone in FROM_TIMM else common
+
+
+def _backbone(weights: Path) -> str:
+    return read_weights(weights.read_bytes(), str(weights)).backbone
 
 
 def _signature() -> ModelSignature:

@@ -223,10 +223,11 @@ class Projection:
         self._bring()
 
     def _bring(self) -> None:
+        is_behind = True
         try:
             self._runs.bring(self._study.name, run_states(self._study.record()))
+            is_behind = False
         except (ConnectionError, UserError) as error:
             log.warning("MLflow is not up to date: %s", error)
-            self._behind = True
-        else:
-            self._behind = False
+        finally:  # an error of another kind ends this thread
+            self._behind = is_behind

@@ -59,7 +59,9 @@ def promote(
     """
     trial = _chosen(search, trial_number)
     objects = Objects(settings)
-    registry = Registry(settings, MlflowRuns(settings, objects))
+    runs = MlflowRuns(settings, objects)
+    runs.check()  # before minutes of evaluation
+    registry = Registry(settings, runs)
     cache = data_cache(settings)
     if search.spec.data.test is None:
         raise UserError(f"{search.name}: data.test", "no test set", remedy="name one in the search")

@@ -164,6 +164,32 @@ def test_the_run_of_a_trial_that_goes_on_says_and_has_what_it_comes_to(
     assert seen() == (b"after", END_TAGS - {"hopetune.ended"})
 
 
+def test_an_experiment_that_was_deleted_is_said_with_the_way_back(
+    servers: Settings, storage: Storage, hopetune: Callable, search_file: Callable[..., Path]
+) -> None:
+    study = storage.create("small-deleted", load_spec(search_file()), "abc")
+    study.ask()
+    study.record_epoch(0, EpochRecord(1, 1, {"val_mae": 9.0}, "made-up/1", restored=False))
+    study.finish(0, ExitReason.COMPLETED)
+    study.end("all trials done")
+    assert hopetune("sync", "small-deleted").returncode == 0
+    client = connect(servers)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    assert experiment is not None
+    client.delete_experiment(experiment.experiment_id)
+    try:
+        for command in ("sync", "promote"):
+            done = hopetune(command, "small-deleted")
+            assert done.returncode == 2
+            assert "the experiment 'hopetune': was deleted" in done.stderr
+            assert f"mlflow experiments restore -x {experiment.experiment_id}`" in done.stderr
+            assert "evaluating" not in done.stdout + done.stderr
+    finally:
+        client.restore_experiment(experiment.experiment_id)
+    assert hopetune("sync", "small-deleted").returncode == 0
+    assert len(by_trial(client, "small-deleted")) == 2
+
+
 def test_a_search_without_a_driver_leaves_no_run_running(
     servers: Settings, storage: Storage, search_file: Callable[..., Path]
 ) -> None:

@@ -7,11 +7,13 @@ import time
 import pytest
 
 from tuning.exits import ExitReason
+from tuning.mlflow_client import artifact_place, requirements_of
 from tuning.projection import Projection, RunState, run_states
 from tuning.records import Attempt, EpochRecord, SearchRecord, TrialRecord
 from tuning.space import Choices
 from tuning.spec import Budget, Data, SearchSpec
 from tuning.storage import Storage
+from usererror import UserError
 
 SPEC = SearchSpec(
     name="small",
@@ -132,9 +134,17 @@ class Away:
         raise ConnectionError("refused")
 
 
-@pytest.mark.parametrize("runs", [Hanging(), Away()])
+class Broken:
+    """A writer with a fault of its own."""
+
+    def bring(self, search: str, states: list[RunState]) -> None:  # noqa: ARG002
+        raise IndexError
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("runs", [Hanging(), Away(), Broken()])
 def test_an_mlflow_that_is_away_or_hangs_does_not_keep_a_driver_from_its_end(
-    runs: Hanging | Away, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    runs: Hanging | Away | Broken, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("tuning.projection.GOODBYE_S", 0.5)
     study = Storage.in_memory().create("small-1", SPEC, "abc")
@@ -146,6 +156,30 @@ def test_an_mlflow_that_is_away_or_hangs_does_not_keep_a_driver_from_its_end(
     projection.finish()
     assert time.monotonic() - began < 30, "it would hang for a minute and more"
     assert "run `hopetune sync small-1` when it is back" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("uri", "place"),
+    [
+        ("s3://other/1/run/artifacts", "s3://other/1/run/artifacts"),
+        ("mlflow-artifacts:/1/run/artifacts", "s3://bucket/mlflow/1/run/artifacts"),
+        ("mlflow-artifacts://host:5000/1/run/artifacts", "s3://bucket/mlflow/1/run/artifacts"),
+        ("/mlruns/1/run/artifacts", None),
+        ("file:///mlruns/1/run/artifacts", None),
+        ("gs://bucket/1/run/artifacts", None),
+    ],
+)
+def test_artifacts_lie_in_s3_or_it_is_said(uri: str, place: str | None) -> None:
+    if place is None:
+        with pytest.raises(UserError, match=rf"{uri}: an artifact place outside S3"):
+            artifact_place(uri, "s3://bucket/mlflow")
+    else:
+        assert str(artifact_place(uri, "s3://bucket/mlflow")) == place
+
+
+def test_a_served_network_is_told_what_its_backbone_comes_from() -> None:
+    assert "timm" in requirements_of("inception_v4")
+    assert "timm" not in requirements_of("resnet18")
 
 
 def test_runs_of_a_search_without_a_driver_do_not_run() -> None:
