@@ -31,6 +31,9 @@ NO_AGENT, AGENT_S = "No available agent", 60.0
 long after the dashboard. How long it is waited for; untuned."""
 
 _LEGAL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_FIRST_NAME_LENGTH = 190
+"""Leaves room for the endings of later jobs, see :func:`again`."""
+
 # Ray takes the address of these before the one it is given.
 _OVERRIDES = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
 _environment = threading.Lock()
@@ -46,6 +49,8 @@ class Job:
     entrypoint: str
     started_at_s: float | None
     ended_at_s: float | None
+    metadata: Mapping[str, str]
+    """What it was submitted with."""
 
     @property
     def finished(self) -> bool:
@@ -64,6 +69,18 @@ def check_name(name: str, where: str) -> None:
         raise UserError(where, "not legal", got=name, rule=rule)
 
 
+def check_first_name(name: str, where: str) -> None:
+    """Refuse what cannot be the name of an undertaking, whose later jobs :func:`next_name` names.
+
+    Raises:
+        UserError: the name is not legal.
+    """
+    check_name(name, where)
+    if len(name) > _FIRST_NAME_LENGTH or re.search(r"\.r[1-9]\d*$", name):
+        rule = f"at most {_FIRST_NAME_LENGTH} characters, and no ending such as .r2: later jobs "
+        raise UserError(where, "not legal", got=name, rule=rule + "of a search are called so")
+
+
 def submit(
     settings: Settings,
     *,
@@ -71,6 +88,7 @@ def submit(
     entrypoint: str,
     working_dir: Path | None = None,
     env: Mapping[str, str] | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> str:
     """Have a job of this name, starting it if there is none, whatever the status of an old one.
 
@@ -80,23 +98,29 @@ def submit(
         entrypoint: a shell command.
         working_dir: a folder sent along, in which the job starts.
         env: variables for the job. The dashboard shows them, so nothing secret.
+        metadata: what tells this job from another one of its name.
 
     Returns:
         ``submission_id``.
 
     Raises:
-        UserError: nobody answers, the token is refused, or the name is not legal.
+        UserError: nobody answers, the token is refused, the name is not legal, or a job of other
+            metadata has it.
     """
     check_name(submission_id, "job name")
+    told = dict(metadata or {})
     runtime_env: dict[str, Any] = {"env_vars": dict(env or {})}
     if working_dir is not None:
         runtime_env["working_dir"] = str(working_dir)
     until_s = time.monotonic() + AGENT_S
     with _client(settings) as client:
-        while _find(client, submission_id) is None:
+        while (job := _find(client, submission_id)) is None:
             try:
                 client.submit_job(
-                    entrypoint=entrypoint, submission_id=submission_id, runtime_env=runtime_env
+                    entrypoint=entrypoint,
+                    submission_id=submission_id,
+                    runtime_env=runtime_env,
+                    metadata=told,
                 )
             except RuntimeError as error:
                 # A repeated name answers HTTP 500, as a defect would. If it is there, all is well.
@@ -104,6 +128,8 @@ def submit(
                 if not is_too_early and _find(client, submission_id) is None:
                     raise
                 time.sleep(1.0)
+    if job.metadata != told:
+        raise UserError(submission_id, "another job has this name", remedy="choose another name")
     return submission_id
 
 
@@ -280,6 +306,7 @@ def _job(details: Any) -> Job:
         entrypoint=details.entrypoint,
         started_at_s=seconds(details.start_time),
         ended_at_s=seconds(details.end_time),
+        metadata=details.metadata or {},
     )
 
 

@@ -1,5 +1,6 @@
 """A user's mistakes, as a user sees them: exit code 2, one line, no traceback, nothing lost."""
 
+import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from cluster import jobs
 from cluster.settings import Settings
+from usererror import UserError
 
 pytestmark = pytest.mark.servers
 
@@ -34,7 +36,7 @@ def test_a_model_name_that_mlflow_would_refuse_at_the_end(
     assert "model_name: not legal; got 'team/headpose'" in line
 
 
-@pytest.mark.parametrize("name", ["anna's", "two words", "latest"])
+@pytest.mark.parametrize("name", ["anna's", "two words", "latest", "exp.r2", "x" * 191])
 def test_a_name_that_runs_or_jobs_cannot_bear(
     hopetune_here: Callable, search_file: SearchFile, name: str
 ) -> None:
@@ -137,6 +139,28 @@ def test_a_name_that_is_taken(
     assert "small-taken: a search of this name was submitted before" in line
     assert "got 'job small-taken, SUCCEEDED'" in line
     assert "hopetune resume small-taken" in line
+
+
+def test_a_name_that_another_living_search_has(
+    hopetune_here: Callable, search_file: SearchFile, servers: Settings
+) -> None:
+    """Only the same file once more is taken for a repetition, whose first answer got lost."""
+    file = search_file()
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    jobs.submit(
+        servers,
+        submission_id="small-living",
+        entrypoint="sleep 300",
+        metadata={"search_file_sha256": sha256},
+    )
+    again = hopetune_here("submit", str(file), "--name", "small-living")
+    assert (again.returncode, "small-living is submitted" in again.stdout) == (0, True)
+    other = search_file(budget="{trials: 7, epochs: 3}")
+    line = told(hopetune_here("submit", str(other), "--name", "small-living"))
+    assert "small-living: a search of this name was submitted before" in line
+    with pytest.raises(UserError, match="another job has this name"):  # of two at once
+        jobs.submit(servers, submission_id="small-living", entrypoint="true")
+    jobs.stop(servers, "small-living")
 
 
 def test_an_unknown_search(hopetune_here: Callable) -> None:

@@ -1,9 +1,10 @@
 """``hopetune submit``, ``run``, ``ls``, ``show``, ``logs``, ``sync``: searches."""
 
 import dataclasses
+import hashlib
 import math
-import shutil
 import tempfile
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -55,14 +56,17 @@ def submit(
     spec = load_spec(file)
     cluster = at(load_settings(), address)
     search = _named(name, spec)
-    _refuse_taken(cluster, search)
+    text = file.read_bytes()
+    metadata = {"search_file_sha256": hashlib.sha256(text).hexdigest()}
+    _refuse_taken(cluster, search, metadata)
     with tempfile.TemporaryDirectory(prefix="hopetune-submit-") as folder:
-        shutil.copyfile(file, Path(folder) / SEARCH_FILE)
+        (Path(folder) / SEARCH_FILE).write_bytes(text)
         jobs.submit(
             cluster,
             submission_id=search,
             entrypoint=f"python -m tuning.driver {SEARCH_FILE} --name {search}",
             working_dir=Path(folder),
+            metadata=metadata,
         )
     if json:
         say_json({"name": search, "address": cluster.require("ray_jobs_address")})
@@ -72,20 +76,24 @@ def submit(
         follow_job(cluster, search)
 
 
-def _refuse_taken(cluster: Settings, search: str) -> None:
+def _refuse_taken(cluster: Settings, search: str, metadata: Mapping[str, str]) -> None:
     """A job whose answer got lost may be submitted once more; one that has ended is over.
 
     Raises:
-        UserError: a search of that name was submitted before, and its job has ended.
+        UserError: a search of that name was submitted before, and its job has ended, or was
+            submitted with another file.
     """
     known = jobs.again(cluster, search)
-    if known and (latest := jobs.get(cluster, known[-1])).finished:
+    if not known:
+        return
+    latest = jobs.get(cluster, known[-1])
+    if latest.finished or latest.metadata != metadata:
+        go_on = "go on with `hopetune resume" if latest.finished else "end it with `hopetune stop"
         raise UserError(
             search,
             "a search of this name was submitted before",
             got=f"job {latest.submission_id}, {latest.status}",
-            remedy=f"see `hopetune logs {search}`, go on with `hopetune resume {search}`, or "
-            "choose another --name",
+            remedy=f"see `hopetune logs {search}`, {go_on} {search}`, or choose another --name",
         )
 
 
@@ -260,7 +268,7 @@ def _named(name: str | None, spec: "SearchSpec") -> str:
         return f"{spec.name}-{datetime.now():%Y%m%d-%H%M%S}"
     if name == LATEST:
         raise UserError("--name", "not legal", got=name, rule="it stands for the latest search")
-    jobs.check_name(name, "--name")
+    jobs.check_first_name(name, "--name")
     return name
 
 
