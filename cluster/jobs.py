@@ -6,7 +6,6 @@ once, so a caller who does not know whether it got through may simply ask again.
 
 import asyncio
 import contextlib
-import logging
 import os
 import re
 import threading
@@ -21,7 +20,7 @@ from cluster.settings import Settings
 from usererror import UserError
 
 if TYPE_CHECKING:  # at run time only where it is needed: it takes a second
-    from ray.job_submission import JobSubmissionClient
+    from cluster.job_client import JobClient
 
 FINISHED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 """The statuses that a job never leaves. The others are PENDING and RUNNING."""
@@ -29,6 +28,10 @@ FINISHED = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 NO_AGENT, AGENT_S = "No available agent", 60.0
 """What a head answers whose agent, which starts jobs, is not there yet: on a busy machine it comes
 long after the dashboard. How long it is waited for; untuned."""
+
+SILENCE_S, AWAY_S, PAUSE_S = 60.0, 60.0, 0.5
+"""Of a log that is followed: how long nothing may come before its connection is made again, which
+may have died unnoticed; how long the cluster may be away; how soon it is asked again. Untuned."""
 
 _LEGAL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _FIRST_NAME_LENGTH = 190
@@ -168,7 +171,7 @@ def logs(settings: Settings, submission_id: str, *, follow: bool = False) -> Ite
     with _client(settings) as client:
         _known(client, submission_id, settings)
         if follow:
-            yield from _turned(client.tail_job_logs(submission_id))
+            yield from _followed(client, submission_id, settings)
         else:
             yield client.get_job_logs(submission_id)
 
@@ -209,13 +212,13 @@ def _nth(name: str, job: str) -> int:
 
 
 @contextlib.contextmanager
-def _client(settings: Settings) -> Iterator["JobSubmissionClient"]:
+def _client(settings: Settings) -> Iterator["JobClient"]:
     """A client of the cluster; what goes wrong with it becomes a UserError."""
     import aiohttp  # noqa: PLC0415 (these take a second together)
     from ray.exceptions import AuthenticationError  # noqa: PLC0415
-    from ray.job_submission import JobSubmissionClient  # noqa: PLC0415
 
-    logging.getLogger("ray").setLevel(logging.WARNING)  # it reports each upload to the terminal
+    from cluster.job_client import JobClient  # noqa: PLC0415
+
     address = settings.require("ray_jobs_address").rstrip("/")
     if not re.fullmatch(r"https?://[^/\s]+", address):
         raise UserError(
@@ -227,7 +230,7 @@ def _client(settings: Settings) -> Iterator["JobSubmissionClient"]:
     headers = _headers(settings.ray_token_file)
     try:
         with _without_overrides():
-            client = JobSubmissionClient(address, headers=headers)
+            client = JobClient(address, headers=headers)
         yield client
     except AuthenticationError as error:
         raise UserError(
@@ -275,16 +278,16 @@ def _without_overrides() -> Iterator[None]:
             os.environ.update(put_aside)
 
 
-def _all(client: "JobSubmissionClient") -> list[Job]:
+def _all(client: "JobClient") -> list[Job]:
     # Drivers that somebody started without the Jobs API are listed too, without a name.
     return [_job(details) for details in client.list_jobs() if details.submission_id]
 
 
-def _find(client: "JobSubmissionClient", submission_id: str) -> Job | None:
+def _find(client: "JobClient", submission_id: str) -> Job | None:
     return next((job for job in _all(client) if job.submission_id == submission_id), None)
 
 
-def _known(client: "JobSubmissionClient", submission_id: str, settings: Settings) -> Job:
+def _known(client: "JobClient", submission_id: str, settings: Settings) -> Job:
     if (job := _find(client, submission_id)) is None:
         raise UserError(
             settings.require("ray_jobs_address"),
@@ -310,11 +313,42 @@ def _job(details: Any) -> Job:
     )
 
 
+def _followed(client: "JobClient", submission_id: str, settings: Settings) -> Iterator[str]:
+    """A log until its job ends. Of its connection only new text is taken: however it ends or
+    breaks, the job is asked for its status, and each new connection brings the log from its
+    beginning."""
+    import aiohttp  # noqa: PLC0415
+
+    given, away_since_s = 0, None
+    while True:
+        try:
+            if _known(client, submission_id, settings).finished:
+                break
+            at = 0
+            for piece in _turned(client.tail_job_logs(submission_id)):
+                away_since_s = None
+                if new := piece[max(0, given - at) :]:
+                    yield new
+                at += len(piece)
+                given = max(given, at)
+        except (OSError, aiohttp.ClientError, RuntimeError):
+            away_since_s = away_since_s or time.monotonic()
+            if time.monotonic() - away_since_s > AWAY_S:
+                raise
+        time.sleep(PAUSE_S)
+    yield client.get_job_logs(submission_id)[given:]
+
+
 def _turned(pieces: AsyncIterator[str]) -> Iterator[str]:
-    """An asynchronous iterator as a plain one: its loop turns while the next piece is awaited."""
+    """An asynchronous iterator as a plain one: its loop turns while the next piece is awaited. It
+    ends where none comes for too long."""
 
     async def next_piece() -> str | None:
-        return await anext(pieces, None)
+        try:
+            async with asyncio.timeout(SILENCE_S):
+                return await anext(pieces, None)
+        except TimeoutError:
+            return None
 
     with asyncio.Runner() as runner:
         while True:

@@ -71,6 +71,13 @@ class Gate:
         self._refuses = False
         self._open.set()
 
+    def strand(self) -> None:
+        """Connections that are open now fall silent for good, as one that a router has forgotten;
+        new ones pass."""
+        self._open.clear()
+        self._open = threading.Event()
+        self._open.set()
+
     def close(self) -> None:
         self.reopen()
         with self._lock:
@@ -90,7 +97,8 @@ class Gate:
         if self._refuses:
             _reset(connection)
             return
-        self._open.wait()
+        is_open = self._open
+        is_open.wait()
         try:
             upstream = socket.create_connection(("127.0.0.1", self._upstream), timeout=5)
         except OSError:  # the server is dead: so is the connection
@@ -102,20 +110,22 @@ class Gate:
             self._living |= pair
         exchange = _Exchange(client, self.log)
         there = threading.Thread(
-            target=self._relay, args=(connection, upstream, exchange.sent), daemon=True
+            target=self._relay, args=(connection, upstream, is_open, exchange.sent), daemon=True
         )
         there.start()
-        self._relay(upstream, connection, exchange.answered)
+        self._relay(upstream, connection, is_open, exchange.answered)
         there.join()
         with self._lock:
             self._living -= pair
         for one in pair:
             one.close()
 
-    def _relay(self, source: socket.socket, target: socket.socket, look: Any) -> None:
+    def _relay(
+        self, source: socket.socket, target: socket.socket, is_open: threading.Event, look: Any
+    ) -> None:
         with contextlib.suppress(OSError):
             while chunk := source.recv(_CHUNK):
-                self._open.wait()
+                is_open.wait()
                 look(chunk)
                 target.sendall(chunk)
         for one in (source, target):  # one side has ended: so does the other

@@ -1,14 +1,17 @@
 """Jobs on a real Ray head: submitted once by name, followed, stopped; and wrong addresses."""
 
+import socket
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from cluster import jobs
+from cluster import job_client, jobs
 from cluster.local.ports import is_free
 from cluster.settings import Settings
+from tests.chaos.gate import Gate
 from usererror import UserError
 
 
@@ -76,6 +79,39 @@ def test_stopped(servers: Settings) -> None:
 
 
 @pytest.mark.servers
+@pytest.mark.parametrize("fault", ["cut", "silent"])
+def test_a_followed_log_outlives_its_connection(
+    servers: Settings, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    monkeypatch.setattr(jobs, "SILENCE_S", 4.0)
+    gate = Gate(int(servers.require("ray_jobs_address").rpartition(":")[2]))
+
+    def break_it() -> None:
+        if fault == "silent":
+            gate.strand()
+        else:
+            gate.shut("refuse")
+            threading.Timer(2.0, gate.reopen).start()
+
+    door = f"http://127.0.0.1:{gate.door('terminal')}"
+    name = jobs.submit(
+        servers,
+        submission_id=f"followed-{fault}",
+        entrypoint="for i in 0 1 2 3 4 5 6 7; do echo line $i; sleep 1; done",
+    )
+    text = ""
+    through = servers.model_copy(update={"ray_jobs_address": door})
+    for piece in jobs.logs(through, name, follow=True):
+        if "line" not in text and "line" in piece:
+            break_it()
+        text += piece
+    gate.close()
+    lines = [line for line in text.splitlines() if line.startswith("line")]
+    assert lines == [f"line {number}" for number in range(8)]
+    assert jobs.status(servers, name) == "SUCCEEDED"
+
+
+@pytest.mark.servers
 def test_logical_gpus_and_loopback(servers: Settings, tmp_path: Path) -> None:
     (tmp_path / "count.py").write_text(
         "import os, ray\n"
@@ -123,6 +159,14 @@ def test_unreachable_address() -> None:
     nobody = Settings(ray_jobs_address=f"http://127.0.0.1:{port}")
     with pytest.raises(UserError, match=r"no Ray cluster answers.*hopetune up"):
         jobs.submit(nobody, submission_id="x", entrypoint="true")
+
+
+def test_a_head_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_client, "TIMEOUTS_S", (1.0, 0.5))
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        silent = Settings(ray_jobs_address=f"http://127.0.0.1:{mute.getsockname()[1]}")
+        with pytest.raises(UserError, match=r"no Ray cluster answers.*timed out"):
+            jobs.list_jobs(silent)
 
 
 @pytest.mark.parametrize("address", ["head:8265", "ray://head:10001", "auto", "http://"])
