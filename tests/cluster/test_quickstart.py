@@ -35,6 +35,9 @@ def test_it_stays_on_its_own_servers_and_names_its_own_model(tmp_path: Path) -> 
 
     asked = (tmp_path / "asked").read_text().splitlines()
     assert set((tmp_path / "seen").read_text().splitlines()) == {"HOPETUNE_STATE_DIR=/kept"}
+    submitted = next(line for line in asked if line.startswith("submit ")).split()
+    search = submitted[submitted.index("--name") + 1]
+    assert f"promote {search}" in asked, "and no other search that was begun meanwhile"
     model = yaml.safe_load((ROOT / "search_spaces" / "quickstart.yaml").read_text())["model_name"]
     assert model != "headpose"
     assert [f"--model {model} " in line for line in asked if line.startswith("predict ")] == [True]
