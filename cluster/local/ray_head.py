@@ -1,13 +1,14 @@
 """A Ray head with token authentication, dashboard and job submission, on loopback only."""
 
+import importlib.metadata
 import json
-import os
 import re
 import shutil
 import socket
 import sys
 from pathlib import Path
 
+from cluster.cpus import usable_cpus
 from cluster.gpus import real_gpus
 from cluster.local import http
 from cluster.local.credentials import Credentials
@@ -15,6 +16,7 @@ from cluster.local.ports import LOOPBACK
 from cluster.local.server import Server, UnhealthyError
 from cluster.local.state import StateDir
 from cluster.settings import RAY_ON_LOOPBACK, SETTINGS_VARIABLE
+from usererror import UserError
 
 NAME = "ray"
 DEFAULT_LOGICAL_GPUS = 2
@@ -45,6 +47,12 @@ def python(short_folder: Path) -> Path:
     if re.fullmatch(r"[\w@%+=:,./-]+", sys.executable):
         return own
     return short_folder / "environment" / own.parent.name / own.name
+
+
+def environment() -> str:
+    """The code that a head runs: its jobs and workers are started by its own Python, and drivers
+    of another version of Ray cannot join it."""
+    return f"{Path(sys.prefix).resolve()} with Ray {importlib.metadata.version('ray')}"
 
 
 def server(
@@ -80,7 +88,11 @@ def server(
         },
         folder=state.data(NAME),
         prepare=lambda: _prepare(state),
+        fingerprint=environment(),
         check=lambda: _check(ports, credentials.ray_token),
+        may_restart=lambda started_for: _refuse_beside_jobs(
+            ports, credentials.ray_token, started_for
+        ),
         start_timeout_s=120.0,
     )
 
@@ -107,7 +119,7 @@ def _command(
     }
     if logical_gpus is not None:
         options["num-gpus"] = logical_gpus
-        options["num-cpus"] = max(logical_gpus, os.cpu_count() or 1)
+        options["num-cpus"] = max(logical_gpus, usable_cpus())
     return (
         *(
             str(python(short_folder)),
@@ -133,10 +145,31 @@ def _prepare(state: StateDir) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def _refuse_beside_jobs(ports: dict[str, int], token: str, started_for: str) -> None:
+    """Never end what runs on a head that another environment started."""
+    try:
+        body = _get(f"{dashboard_address(ports)}/api/jobs/", token)
+    except UnhealthyError:
+        return  # one that does not answer is restarted in any case
+    # Drivers that run in a terminal are among them.
+    if running := [job for job in json.loads(body) if job["status"] in ("PENDING", "RUNNING")]:
+        raise UserError(
+            f"local server {NAME}",
+            "runs from another environment, and jobs run on it",
+            got=f"{started_for or 'an earlier version'}; {len(running)} jobs",
+            rule=f"this one is {environment()}",
+            remedy="wait for their end, or end all with `hopetune down`, then `hopetune up` again",
+        )
+
+
+def _get(url: str, token: str) -> bytes:
+    return http.get(url, {"Authorization": f"Bearer {token}"})
+
+
 def _check(ports: dict[str, int], token: str) -> None:
     """The dashboard takes our token and knows a living node, whose agent can take jobs."""
     url = f"{dashboard_address(ports)}/nodes?view=summary"
-    body = http.get(url, {"Authorization": f"Bearer {token}"})
+    body = _get(url, token)
     try:
         nodes = json.loads(body)["data"]["summary"]
         states = [node["raylet"]["state"] for node in nodes]

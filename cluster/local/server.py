@@ -38,6 +38,10 @@ def _nothing() -> None:
     return
 
 
+def _always(started_for: str) -> None:  # noqa: ARG001
+    return
+
+
 @dataclass(frozen=True)
 class Server:
     """One local server: what to execute, and how to know that it is well.
@@ -45,6 +49,8 @@ class Server:
     Attributes:
         fingerprint: what its command depends on beside its own files (other servers' ports);
             a running server started for something else is restarted.
+        may_restart: asked before that, with what it was started for; raises UserError where
+            something runs on it that would end.
         prepare: runs before each start, with the server not running.
         check: one quick look, with time-outs of a few seconds; raises :class:`UnhealthyError`.
         provide: makes what clients need (databases, the bucket) where it is missing.
@@ -60,6 +66,7 @@ class Server:
     fingerprint: str = ""
     prepare: Callable[[], None] = _nothing
     provide: Callable[[], None] = _nothing
+    may_restart: Callable[[str], None] = _always
     stop_signal: int = signal.SIGTERM
     stop_grace_s: float = 10.0
     start_timeout_s: float = 90.0
@@ -77,10 +84,13 @@ def ensure_running(
     """Have the server up and well; True if it had to be started.
 
     Raises:
-        UserError: it did not get well in time; names the log and shows its last lines.
+        UserError: it did not get well in time (names the log and shows its last lines), or it may
+            not be restarted now.
     """
     record = processes.read_record(state.record(server.name))
-    if record and record.alive and record.fingerprint == server.fingerprint:
+    if record and record.alive and record.fingerprint != server.fingerprint:
+        server.may_restart(record.fingerprint)
+    elif record and record.alive:
         age_s = time.time() - record.started_at_s
         patience_s = max(_PATIENCE_WITH_OLD_S, server.start_timeout_s - age_s)
         if _becomes_healthy(server, record, patience_s, cancelled) is None:
