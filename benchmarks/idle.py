@@ -147,7 +147,7 @@ def main() -> None:
     try:
         settings = up(state, logical_gpus=1)
         os.environ["HOPETUNE_STATE_DIR"] = str(state)
-        os.environ.update(settings.client_environment())
+        settings.enter_environment()
         publish(data.folder, PLACE, Objects(settings))
         for backbone in given.networks:
             found = {}

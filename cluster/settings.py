@@ -70,7 +70,10 @@ class Settings(BaseSettings):
     @field_validator("state_dir", "s3_credentials_file", "ray_token_file")
     @classmethod
     def _expand_home(cls, path: Path | None) -> Path | None:
-        return None if path is None else path.expanduser().absolute()
+        try:
+            return None if path is None else path.expanduser().absolute()
+        except RuntimeError as error:
+            raise ValueError(f"no such home: {path}") from error
 
     @classmethod
     def settings_customise_sources(
@@ -102,6 +105,12 @@ class Settings(BaseSettings):
     def _ray_is_local(self) -> bool:
         return (self.ray_address or "").startswith(("127.0.0.1:", "localhost:"))
 
+    def enter_environment(self) -> None:
+        """Have Ray, boto3 and MLflow in this process, once imported, use these servers."""
+        if self.ray_token_file:
+            os.environ.pop("RAY_AUTH_TOKEN", None)  # Ray would prefer it to the file
+        os.environ.update(self.client_environment())
+
     def client_environment(self) -> dict[str, str]:
         """What Ray, boto3 and MLflow read from a client's environment; paths, never secrets."""
         found = {
@@ -126,12 +135,45 @@ def env_name(field: str) -> str:
     return ENV_PREFIX + field.upper()
 
 
+def at(settings: Settings, ray_jobs_address: str | None) -> Settings:
+    """Settings with another cluster for jobs, if one is named: it is not shown the token of the
+    settings' own, only one that the environment names."""
+    if not ray_jobs_address:
+        return settings
+    is_own = ray_jobs_address.rstrip("/") == (settings.ray_jobs_address or "").rstrip("/")
+    for_it = settings.ray_token_file if is_own or _variable("ray_token_file") else None
+    return settings.model_copy(
+        update={"ray_jobs_address": ray_jobs_address, "ray_token_file": for_it}
+    )
+
+
+def state_dir_of_environment() -> Path:
+    """The state directory where no settings file tells another.
+
+    Raises:
+        UserError: it is below the home of a user who is not known.
+    """
+    named = os.environ.get(STATE_DIR_VARIABLE)
+    return _absolute(Path(named or DEFAULT_STATE_DIR), STATE_DIR_VARIABLE)
+
+
 def settings_file(state_dir: Path | None = None) -> Path:
-    """The settings file that applies; an explicit ``state_dir`` wins over the environment."""
+    """The settings file that applies; an explicit ``state_dir`` wins over the environment.
+
+    Raises:
+        UserError: it is below the home of a user who is not known.
+    """
     if state_dir is None and (named := os.environ.get(SETTINGS_VARIABLE)):
-        return Path(named).expanduser().absolute()
-    folder = state_dir or Path(os.environ.get(STATE_DIR_VARIABLE) or DEFAULT_STATE_DIR)
-    return folder.expanduser().absolute() / SETTINGS_FILE_NAME
+        return _absolute(Path(named), SETTINGS_VARIABLE)
+    folder = state_dir_of_environment() if state_dir is None else state_dir.expanduser().absolute()
+    return folder / SETTINGS_FILE_NAME
+
+
+def _absolute(path: Path, variable: str) -> Path:
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:
+        raise UserError(f"${variable}", "names a home that is not known", got=str(path)) from error
 
 
 def load_settings(state_dir: Path | None = None) -> Settings:
@@ -224,9 +266,14 @@ def is_written_by_up(path: Path) -> bool:
         return False
 
 
+def _variable(field: str) -> str | None:
+    """The environment variable, in whatever case, that sets a field, if one does."""
+    return next((v for v in os.environ if v.upper() == env_name(field) and os.environ[v]), None)
+
+
 def _field_error(error: ValidationError, path: Path) -> UserError:
     first = error.errors(include_input=False)[0]
     field = str(first["loc"][0]) if first["loc"] else "settings"
-    variable = next((v for v in os.environ if v.upper() == env_name(field)), None)
+    variable = _variable(field)
     where = f"${variable}" if variable else f"{path}: {field}"
     return UserError(where, str(first["msg"]))

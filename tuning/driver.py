@@ -10,7 +10,6 @@ Without a file it goes on with the search of that name as the study has it.
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -90,7 +89,7 @@ def _fingerprint(spec: SearchSpec, objects: Objects) -> str:
 
 def _run(study: Study, storage: Storage, settings: Settings, projection: Projection) -> None:
     # Ray reads its environment when it is imported.
-    os.environ.update(settings.client_environment())
+    settings.enter_environment()
     from tuning import ray_nodes, ray_tune  # noqa: PLC0415
 
     ray_nodes.connect(settings.require("ray_address"), namespace=f"hopetune-{study.name}")

@@ -1,5 +1,6 @@
 """A look at a loopback address, never through a proxy."""
 
+import http.client
 import urllib.request
 from collections.abc import Mapping
 
@@ -21,5 +22,6 @@ def get(url: str, headers: Mapping[str, str] | None = None) -> bytes:
         with _opener.open(request, timeout=_TIMEOUT_S) as answer:
             body: bytes = answer.read()
             return body
-    except (OSError, ValueError) as error:  # HTTPError and URLError are OSErrors
+    # HTTPError and URLError are OSErrors; HTTPException is what does not speak HTTP.
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise UnhealthyError(f"GET {url}: {error}") from error

@@ -13,10 +13,12 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from urllib.parse import urlencode
 
 import psutil
 import psycopg
 from psycopg import sql
+from psycopg.conninfo import make_conninfo
 
 from cluster.local.credentials import Credentials
 from cluster.local.ports import LOOPBACK
@@ -29,6 +31,14 @@ ADMIN = "postgres"
 ROLE = "hopetune"
 DATABASES = ("hopetune", "mlflow")
 
+_HERE = {
+    "hostaddr": LOOPBACK,
+    "sslmode": "disable",
+    "gssencmode": "disable",
+    "channel_binding": "disable",
+}
+"""How clients reach it, whatever PG… variables of theirs say of other servers."""
+
 _CONNECT_TIMEOUT_S = 3
 _INITDB_TIMEOUT_S = 120
 _UNNUMBERED_RELEASE = 16
@@ -37,9 +47,8 @@ _UNPRIVILEGED = "65534"  # nobody, on every Linux
 
 def url(database: str, port: int, credentials: Credentials) -> str:
     """The SQLAlchemy URL of a database; holds the password."""
-    return (
-        f"postgresql+psycopg://{ROLE}:{credentials.postgres_password}@{LOOPBACK}:{port}/{database}"
-    )
+    owner = f"{ROLE}:{credentials.postgres_password}"
+    return f"postgresql+psycopg://{owner}@{LOOPBACK}:{port}/{database}?{urlencode(_HERE)}"
 
 
 def server(state: StateDir, port: int, credentials: Credentials) -> Server:
@@ -181,6 +190,7 @@ def _not_created(data: Path, said: str) -> UserError:
 
 def _connect(port: int, user: str, password: str, database: str) -> psycopg.Connection:
     return psycopg.connect(
+        make_conninfo(**_HERE),
         host=LOOPBACK,
         port=port,
         user=user,
@@ -201,6 +211,18 @@ def _check(port: int, credentials: Credentials) -> None:
 
 def _provide(port: int, credentials: Credentials) -> None:
     """The role that owns the two databases; it is no superuser, which could run programs."""
+    try:
+        _provide_databases(port, credentials)
+    except psycopg.Error as error:
+        raise UserError(
+            f"local server {NAME}",
+            "its databases cannot be made",
+            got=str(error).strip(),
+            remedy="mend what it names and run `hopetune up` again",
+        ) from error
+
+
+def _provide_databases(port: int, credentials: Credentials) -> None:
     role = sql.Identifier(ROLE)
     password = sql.Literal(credentials.postgres_password)
     with _connect(port, ADMIN, credentials.postgres_admin_password, ADMIN) as admin:

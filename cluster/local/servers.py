@@ -21,7 +21,13 @@ from cluster.local.files import write_private
 from cluster.local.reservations import Reserve, reservations
 from cluster.local.server import Progress, Server, UnhealthyError, ensure_running, stop
 from cluster.local.state import StateDir
-from cluster.settings import Settings, is_written_by_up, read_settings_file, to_toml
+from cluster.settings import (
+    Settings,
+    is_written_by_up,
+    load_settings,
+    read_settings_file,
+    to_toml,
+)
 from usererror import UserError
 
 NAMES = (postgres.NAME, seaweed.NAME, mlflow_server.NAME, ray_head.NAME)
@@ -104,7 +110,8 @@ def down(state_dir: Path, *, progress: Progress = print) -> None:
             a process could not be ended.
     """
     state = StateDir(state_dir.expanduser().absolute())
-    if not state.root.is_dir():
+    if not state.root.is_dir():  # nor can anybody be starting servers there
+        _end_leftovers(state, NAMES)
         return
     with state.lock(progress):
         _refuse_another_machine(state)
@@ -244,7 +251,8 @@ def _start(servers: dict[str, Server], state: StateDir, lock_fd: int, progress: 
 
 
 def _settings(state: StateDir, chosen: ports.Ports, credentials: Credentials) -> Settings:
-    # Not Settings(…): the environment wins there, and says nothing of these servers.
+    # Not Settings(…): the environment wins there, and says nothing of these servers. The room on
+    # this machine's disk is its user's, though, and workers inherit no variables of theirs.
     return Settings.model_construct(
         state_dir=state.root,
         study_url=SecretStr(postgres.url("hopetune", chosen[postgres.NAME]["sql"], credentials)),
@@ -256,6 +264,7 @@ def _settings(state: StateDir, chosen: ports.Ports, credentials: Credentials) ->
         ray_address=ray_head.gcs_address(chosen[ray_head.NAME]),
         ray_jobs_address=ray_head.dashboard_address(chosen[ray_head.NAME]),
         ray_token_file=credentials.ray_token_file,
+        spool_bytes=load_settings(state.root).spool_bytes,
     )
 
 

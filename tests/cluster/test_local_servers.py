@@ -5,6 +5,7 @@ of this module in their order.
 """
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -24,7 +25,8 @@ import psutil
 import pytest
 from sqlalchemy import make_url
 
-from cluster.local import ports, processes
+from cluster import jobs
+from cluster.local import ports, processes, ray_head
 from cluster.local.ports import is_free
 from cluster.local.reservations import Reserve, reservations
 from cluster.local.servers import NAMES, ServerStatus, _end_leftovers, down, status, up
@@ -216,6 +218,43 @@ def test_second_up_only_reports(state_dir: Path) -> None:
     assert pids(state_dir) == before
     assert len(lines) == len(NAMES)
     assert all("already up" in line for line in lines)
+
+
+def test_of_the_environment_only_the_room_on_disk_counts(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = pids(state_dir)
+    monkeypatch.setenv("PGSSLMODE", "require")
+    monkeypatch.setenv("PGHOSTADDR", "192.0.2.1")  # RFC 5737: nobody's
+    monkeypatch.setenv("HOPETUNE_SPOOL_BYTES", "5000000000")
+    monkeypatch.setenv("HOPETUNE_S3_BUCKET", "theirs")
+    settings = up(state_dir)
+    assert pids(state_dir) == before
+    assert values(settings) == []
+    for name in ("HOPETUNE_SPOOL_BYTES", "HOPETUNE_S3_BUCKET"):
+        monkeypatch.delenv(name)
+    workers = load_settings(state_dir)
+    assert (workers.spool_bytes, workers.s3_bucket) == (5_000_000_000, "hopetune")
+
+
+def test_a_head_of_another_environment_gives_way_unless_jobs_run_on_it(state_dir: Path) -> None:
+    settings, before = load_settings(state_dir), pids(state_dir)
+    file = StateDir(state_dir).record("ray")
+    record = json.loads(file.read_text())
+    assert record["fingerprint"] == ray_head.environment()
+    file.write_text(json.dumps(record | {"fingerprint": "/opt/other with Ray 2.0"}))
+    jobs.submit(settings, submission_id="theirs", entrypoint="sleep 300")
+    with pytest.raises(UserError, match=r"jobs run on it; got '/opt/other with Ray 2\.0; 1 job"):
+        up(state_dir)
+    assert pids(state_dir) == before
+    jobs.stop(settings, "theirs")
+    deadline = time.monotonic() + 60
+    while not jobs.get(settings, "theirs").finished:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert up(state_dir) == settings
+    after = pids(state_dir)
+    assert {name for name in NAMES if after[name] != before[name]} == {"ray"}
 
 
 def test_two_at_once(state_dir: Path) -> None:

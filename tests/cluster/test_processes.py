@@ -16,6 +16,7 @@ import pytest
 from cluster.local import processes
 from cluster.local.identity import start_mark
 from cluster.local.processes import Record
+from cluster.local.servers import down
 from cluster.local.state import StateDir
 
 # A parent whose child ignores SIGTERM; the child's pid is printed.
@@ -71,6 +72,15 @@ def test_launched_process_is_recorded_and_leaves_the_terminal(state: StateDir) -
     assert [p.pid for p in processes.marked(state.root, ["toy"])] == [record.pid]
     assert processes.marked(state.root, ["other"]) == []
     assert processes.marked(state.root / "elsewhere", ["toy"]) == []
+
+
+def test_down_ends_what_outlived_its_state_directory(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    bears = {processes.STARTED_BY: processes.mark(gone, "ray")}
+    with subprocess.Popen(["sleep", "99"], env=os.environ | bears) as left:
+        down(gone)
+        assert left.wait(5) == -signal.SIGKILL
+    assert not gone.exists()
 
 
 def test_launched_process_does_not_hold_the_lock(state: StateDir) -> None:

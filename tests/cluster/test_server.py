@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster.local import http, processes, server
+from cluster.local import http, postgres, processes, server
+from cluster.local.credentials import load_or_create
 from cluster.local.ports import LOOPBACK, PREFERRED, is_free
-from cluster.local.server import Server, ensure_running
+from cluster.local.server import Server, UnhealthyError, ensure_running
 from cluster.local.state import StateDir
 from usererror import UserError
 
@@ -136,6 +138,25 @@ def test_what_servers_inherit(
     assert environment["TOY"] == "1"
     assert environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
     assert "127.0.0.1" in environment["NO_PROXY"]
+
+
+def test_what_does_not_speak_http_is_unhealthy() -> None:
+    def answer(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(1000)
+            connection.sendall(b"SSH-2.0-OpenSSH\r\n")
+
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        threading.Thread(target=answer, args=(listener,)).start()
+        with pytest.raises(UnhealthyError, match=r"SSH-2\.0"):
+            _check(listener.getsockname()[1])
+
+
+def test_databases_that_cannot_be_made(state: StateDir) -> None:
+    port = next(port for port in range(23_000, 24_000) if is_free(port))
+    with pytest.raises(UserError, match="postgresql: its databases cannot be made; got 'conn"):
+        postgres._provide(port, load_or_create(state.secrets))
 
 
 def test_large_log_is_put_aside(

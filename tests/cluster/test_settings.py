@@ -9,6 +9,7 @@ import requests
 
 from cluster.settings import (
     Settings,
+    at,
     beside_proxies,
     is_written_by_up,
     load_settings,
@@ -117,6 +118,44 @@ def test_client_environment_keeps_local_ray_on_loopback() -> None:
     local = Settings(ray_address="127.0.0.1:6379").client_environment()
     remote = Settings(ray_address="10.0.0.1:6379").client_environment()
     assert set(local) - set(remote) == {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"}
+
+
+def test_a_token_of_the_shell_is_not_preferred_to_the_clusters_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH"):
+        monkeypatch.setenv(name, "another cluster's")
+    Settings().enter_environment()
+    assert "RAY_AUTH_TOKEN" in os.environ
+    Settings(ray_token_file=tmp_path / "token").enter_environment()
+    assert "RAY_AUTH_TOKEN" not in os.environ
+    assert os.environ["RAY_AUTH_TOKEN_PATH"] == str(tmp_path / "token")
+
+
+def test_a_token_is_shown_to_its_own_cluster_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "settings.toml").write_text(
+        'ray_jobs_address = "http://own:8265"\nray_token_file = "/own"\n'
+    )
+    settings = load_settings()
+    for own in (None, "http://own:8265", "http://own:8265/"):
+        assert at(settings, own).ray_token_file == Path("/own")
+    other = at(settings, "http://other:8265")
+    assert (other.ray_jobs_address, other.ray_token_file) == ("http://other:8265", None)
+    monkeypatch.setenv("HOPETUNE_RAY_TOKEN_FILE", "/others")
+    assert at(load_settings(), "http://other:8265").ray_token_file == Path("/others")
+
+
+@pytest.mark.parametrize("variable", ["HOPETUNE_STATE_DIR", "HOPETUNE_SETTINGS"])
+def test_a_home_that_nobody_has(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, "~nosuchuser/x")
+    with pytest.raises(UserError, match=rf"{variable}: names a home .*; got '~nosuchuser/x'"):
+        load_settings()
+    monkeypatch.delenv(variable)
+    monkeypatch.setenv("HOPETUNE_RAY_TOKEN_FILE", "~nosuchuser/x")
+    with pytest.raises(UserError, match=r"RAY_TOKEN_FILE: .*~nosuchuser"):
+        load_settings()
 
 
 @pytest.mark.parametrize("variable", ["NO_PROXY", "no_proxy"])

@@ -2,12 +2,16 @@
 
 import errno
 import importlib.metadata
+import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from cluster.local import processes
 from headpose.data.synthetic import synthesize
 from tuning.cli import main
 from tuning.cli.main import app
@@ -55,6 +59,24 @@ def test_a_place_that_cannot_be_used_is_a_line_and_no_traceback(
     assert line.startswith(f"error: {file}")
     assert "cannot be used; got " in line
     assert file.read_text() == "in the way"
+
+
+@pytest.mark.parametrize("content", [None, "not TOML"])
+def test_down_ends_servers_whatever_became_of_the_settings(
+    content: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = tmp_path / "etc" / "settings.toml"
+    settings.parent.mkdir()
+    if content:
+        settings.write_text(content)
+    state = tmp_path / "state"
+    monkeypatch.setenv("HOPETUNE_SETTINGS", str(settings))
+    monkeypatch.setenv("HOPETUNE_STATE_DIR", str(state))
+    bears = {processes.STARTED_BY: processes.mark(state, "ray")}
+    with subprocess.Popen(["sleep", "99"], env=os.environ | bears) as left:
+        assert CliRunner().invoke(app, ["down"]).exit_code == 0
+        assert left.wait(5) == -signal.SIGKILL
+    assert list(settings.parent.iterdir()) == ([settings] if content else [])
 
 
 def test_a_full_disk_is_told_and_a_defect_keeps_its_traceback(

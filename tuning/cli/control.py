@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cluster import jobs
-from cluster.settings import Settings, load_settings
+from cluster.settings import Settings, at, load_settings
 from tuning.cli.output import say
-from tuning.cli.searches import SearchName, at, follow_job, open_storage, resolve
+from tuning.cli.searches import SearchName, follow_job, open_storage, resolve
 from usererror import UserError
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def start(settings: Settings, name: str, *, follow: bool, foreground: bool) -> N
     if foreground:
         from tuning.driver import drive
 
-        drive(name, None, settings)
+        drive(name, None, load_settings())
         return
     job = jobs.next_name(name, jobs.again(settings, name))
     jobs.submit(settings, submission_id=job, entrypoint=f"python -m tuning.driver --name {name}")

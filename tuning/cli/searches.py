@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cluster import jobs
-from cluster.settings import Settings, load_settings
+from cluster.settings import Settings, at, load_settings
 from tuning.cli.output import say, say_json, say_table
 from usererror import UserError
 
@@ -274,11 +274,6 @@ def _named(name: str | None, spec: "SearchSpec") -> str:
 
 def _when(at_ms: int) -> str:
     return f"{datetime.fromtimestamp(at_ms / 1000):%Y-%m-%d %H:%M}"
-
-
-def at(settings: Settings, address: str | None) -> Settings:
-    """Settings with the cluster's address as it was named, if it was."""
-    return settings.model_copy(update={"ray_jobs_address": address}) if address else settings
 
 
 def follow_job(cluster: Settings, name: str) -> None:

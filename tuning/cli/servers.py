@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cluster.local import servers as local
-from cluster.settings import load_settings
+from cluster.settings import load_settings, state_dir_of_environment
 from tuning.cli.output import say, say_json, say_table
 from usererror import UserError
 
@@ -56,9 +56,7 @@ def down() -> None:
         state_dir = load_settings().state_dir
     except UserError:
         # A damaged settings file must not keep anybody from stopping servers.
-        from cluster.settings import settings_file
-
-        state_dir = settings_file().parent
+        state_dir = state_dir_of_environment()
     local.down(state_dir, progress=say)
 
 
