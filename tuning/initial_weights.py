@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from headpose.files import write_atomically
+from headpose.files import version_of, write_atomically
 from headpose.networks.weight_files import SUFFIXES, file_for
 from tuning.node_lock import node_lock
 from tuning.objects import Listed, Objects, Place, StorageAwayError, is_in_s3, parse_place
@@ -20,14 +20,13 @@ def content_of(file: Path) -> str:
         NotHereError: it cannot be read.
     """
     try:
-        known = file.stat()
-        return _digest(file, known.st_size, known.st_mtime_ns)
+        return _digest(file, version_of(file))
     except OSError as error:
         raise NotHereError(str(file), "cannot be read", got=error.strerror) from error
 
 
 @functools.lru_cache
-def _digest(file: Path, size: int, modified_ns: int) -> str:  # noqa: ARG001 (they tell its versions)
+def _digest(file: Path, version: tuple[int, int]) -> str:  # noqa: ARG001
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 

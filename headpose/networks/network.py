@@ -11,7 +11,10 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from headpose.files import version_of
 from headpose.networks.backbones import Trunk, make_trunk
+from headpose.networks.names import check_backbone
+from headpose.networks.weight_files import file_of
 from usererror import UserError
 
 #: The order of the heads, of the second axis of logits and of the last axis of angles.
@@ -132,28 +135,42 @@ def build_network(
         imagenet: None for random weights, ``download``, a file, or a folder with one file for each
             backbone. The heads are random in any case.
         seed: makes the initial weights repeatable and leaves the global generators alone; the
-            process keeps the backbones that it made so last, and reads no file again for them.
-            None draws from the global generator.
+            process keeps the backbones that it made so last, and reads no file again for them that
+            has not changed since. None draws from the global generator.
 
     Raises:
         UserError: an unknown backbone, too few bins, weights that are absent or do not fit.
     """
     if n_bins < 2:
         raise UserError("n_bins", "too few bins", got=n_bins, rule="at least 2")
+    check_backbone(backbone)
     if seed is None:
         return HeadposeNet(backbone, n_bins, make_trunk(backbone, imagenet))
     with torch.random.fork_rng(devices=[]):
-        trunk, generator_state = _pristine_trunk(backbone, imagenet, seed)
+        trunk, generator_state = _pristine_trunk(
+            backbone, imagenet, _version(backbone, imagenet), seed
+        )
         torch.default_generator.set_state(generator_state)
         return HeadposeNet(backbone, n_bins, copy.deepcopy(trunk))
 
 
 @functools.lru_cache(maxsize=_TRUNKS_KEPT)
-def _pristine_trunk(backbone: str, imagenet: str | None, seed: int) -> tuple[Trunk, Tensor]:
+def _pristine_trunk(
+    backbone: str,
+    imagenet: str | None,
+    version: tuple[int, int] | None,  # noqa: ARG001 (tells what the file held when it was read)
+    seed: int,
+) -> tuple[Trunk, Tensor]:
     """A seeded trunk, never to be changed, and the state of the global generator after it."""
     # torch.manual_seed would reach the generators of the GPUs too.
     torch.default_generator.manual_seed(seed)
     return make_trunk(backbone, imagenet), torch.default_generator.get_state()
+
+
+def _version(backbone: str, imagenet: str | None) -> tuple[int, int] | None:
+    """That of the file with a backbone's ImageNet weights, where there is one on this machine."""
+    file = None if imagenet is None else file_of(backbone, imagenet)
+    return None if file is None else version_of(file)
 
 
 def _head(trunk: Trunk, n_bins: int) -> nn.Module:

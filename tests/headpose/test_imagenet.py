@@ -44,6 +44,16 @@ def test_the_body_is_what_the_file_says(tmp_path: Path, backbone: str, suffix: s
     assert_trunk_is(build_network(backbone, 6, imagenet=str(path), seed=1), state)
 
 
+def test_a_file_that_was_replaced_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "resnet18.pth"
+    first = classifier_state("resnet18")
+    torch.save(first, path)
+    assert_trunk_is(build_network("resnet18", 6, imagenet=str(tmp_path), seed=1), first)
+    second = {key: value + 1 for key, value in first.items()}
+    torch.save(second, path)
+    assert_trunk_is(build_network("resnet18", 6, imagenet=str(tmp_path), seed=1), second)
+
+
 def test_squeezenet_keeps_its_convolutions_only(tmp_path: Path) -> None:
     state = classifier_state("squeezenet1_1")
     path = tmp_path / "weights.pth"
