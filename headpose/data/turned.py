@@ -30,7 +30,7 @@ from PIL import Image
 from headpose.angles import turn_clockwise, within_limit
 from headpose.data.decoding import DamagedPictureError, decode
 from headpose.data.matfile import read_arrays
-from headpose.data.readers import Sample, find_names, read_sample
+from headpose.data.readers import Sample, find_names, photo_of, read_sample
 from headpose.files import write_atomically
 from headpose.labels import to_pose_para
 from usererror import UserError
@@ -81,12 +81,14 @@ def turn_set(
         progress: called with pictures done and pictures in all.
 
     Raises:
-        UserError: the share is none, or ``target`` holds something else, or ``source`` nothing.
+        UserError: the share is none, or ``target`` holds something else, or ``source`` nothing, or
+            turned pictures already.
         OSError: a file cannot be read or written.
     """
     if not 0 < share <= 1:
         raise UserError("share", "not a share", got=share, rule="0 < share <= 1")
     names = find_names("300w-lp", source)
+    _check_unturned(source, names)
     origin = str(source.resolve())
     _claim(target, {"source": origin, "share": share, "turns_deg": list(turns_deg), "seed": seed})
     for folder in {(target / name).parent for name in names}:
@@ -110,6 +112,25 @@ def turned_points(points_px: Degrees, clockwise_deg: float, side_px: tuple[int, 
     turned = np.array([[cos, -sin], [sin, cos]]) @ (points_px - middle) + middle  # y down
     kept: Degrees = np.where(points_px[0] < 0, points_px, turned)
     return kept
+
+
+def _check_unturned(source: Path, names: Sequence[str]) -> None:
+    """Numbers of what is turned twice would meet, one picture taking another's place."""
+    turned = [name for name in names if _number_of(name) >= _VARIANTS]
+    if turned:
+        raise UserError(
+            str(source),
+            "has turned pictures already",
+            got=f"{len(turned)} such as {turned[0]}",
+            rule=f"variants of a face are numbered below {_VARIANTS}",
+            remedy="turn the original set, with a higher --share for more",
+        )
+
+
+def _number_of(name: str) -> int:
+    """k of a picture; 0 of one that is never turned."""
+    numbered = _NUMBERED.fullmatch(name)
+    return int(numbered["k"]) if numbered and photo_of("300w-lp", name) else 0
 
 
 def _write_all(

@@ -170,6 +170,16 @@ def test_other_folders_and_shares_are_refused(source: Path, tmp_path: Path) -> N
         turn_set(source, tmp_path / "other", share=0.0)
 
 
+def test_a_set_that_has_turned_pictures_is_refused(source: Path, tmp_path: Path) -> None:
+    turn_set(source, tmp_path / "once")
+    before = sorted((tmp_path / "once").rglob("*"))
+    with pytest.raises(UserError, match=r"has turned pictures already.*; turn the original set"):
+        turn_set(tmp_path / "once", tmp_path / "twice")
+    assert not (tmp_path / "twice").exists()
+    assert sorted((tmp_path / "once").rglob("*")) == before
+    turn_set(source, tmp_path / "once")  # the same call goes on
+
+
 def test_what_has_no_usable_label_is_copied_and_never_turned(tmp_path: Path) -> None:
     write_sample(tmp_path / "set", "AFW/AFW_1_1_0")
     write_sample(tmp_path / "set", "AFW/AFW_2_1_0", fields={"pt2d": None})
