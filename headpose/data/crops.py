@@ -23,6 +23,12 @@ LOOSENESS: dict[Layout, float] = {"300w-lp": 0.3, "aflw2000": 0.2}
 # A box this many times larger than its picture comes from damaged landmarks.
 _MAX_BOX_TO_PICTURE = 8
 
+# And so does a larger square than this in any but the largest pictures. Pillow takes 89 million
+# pixels for an attack, and each of the threads of a preparation may hold one.
+_MAX_CUT_PX = 9_000
+
+_MAX_EDGE_PX = 2**31 - 1  # Pillow's own
+
 
 class NoBoxError(ValueError):
     """The landmarks of one sample span no usable box; the message says why."""
@@ -49,7 +55,7 @@ def face_box(
             "visible-landmarks" leaves out points with a negative coordinate.
 
     Raises:
-        NoBoxError: fewer than two usable points, or a box without an area.
+        NoBoxError: fewer than two usable points, or a box without an area or beyond any picture.
     """
     points = landmarks_px
     if policy == "visible-landmarks":
@@ -58,10 +64,13 @@ def face_box(
         raise NoBoxError("fewer than two visible landmarks")
     side = 2.0 if layout == "aflw2000" else 0.6
     (left, top), (right, bottom) = points.min(axis=1), points.max(axis=1)
-    left -= side * looseness * abs(right - left)
-    top -= 2 * looseness * abs(bottom - top)
-    right += side * looseness * abs(right - left)
-    bottom += 0.6 * looseness * abs(bottom - top)
+    with np.errstate(over="ignore", invalid="ignore"):  # looked for below
+        left -= side * looseness * abs(right - left)
+        top -= 2 * looseness * abs(bottom - top)
+        right += side * looseness * abs(right - left)
+        bottom += 0.6 * looseness * abs(bottom - top)
+    if not all(abs(edge) <= _MAX_EDGE_PX for edge in (left, top, right, bottom)):  # true for NaN
+        raise NoBoxError("the landmarks lie beyond any picture")
     box = (int(left), int(top), int(right), int(bottom))
     if box[2] <= box[0] or box[3] <= box[1]:
         raise NoBoxError(f"the landmarks span no area: box {box}")
@@ -83,7 +92,7 @@ def square_view(image: Image.Image, box: Box, side_px: int, *, scale: float = 1.
         An RGB picture of side_px × side_px, resized bilinearly with antialiasing.
 
     Raises:
-        NoBoxError: the box has no area or is absurdly larger than the picture.
+        NoBoxError: the box has no area or is absurdly large.
     """
     left, top, right, bottom = box
     shorter = min(right - left, bottom - top)
@@ -91,6 +100,8 @@ def square_view(image: Image.Image, box: Box, side_px: int, *, scale: float = 1.
         raise NoBoxError(f"the box has no area: {box}")
     if max(map(abs, box)) > _MAX_BOX_TO_PICTURE * max(image.size):
         raise NoBoxError(f"the box {box} lies far beyond the picture of {image.size} pixels")
+    if shorter * scale > max(_MAX_CUT_PX, min(image.size)):
+        raise NoBoxError(f"the box {box} is larger than a face can be, {_MAX_CUT_PX} pixels")
     half = shorter * scale / 2
     centre_x, centre_y = (left + right) / 2, (top + bottom) / 2
     exact = (centre_x - half, centre_y - half, centre_x + half, centre_y + half)

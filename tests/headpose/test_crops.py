@@ -50,6 +50,8 @@ def test_invisible_points_count_only_in_the_original_policy() -> None:
     [
         (np.array([[-1.0, -1.0], [452.0, 452.0]]), "fewer than two visible"),
         (np.array([[5.0, 5.0], [5.0, 9.0]]), "no area"),
+        (np.array([[5.0, 1.7e308], [5.0, 9.0]]), "beyond any picture"),
+        (np.array([[5.0, 9.0], [5.0, 1e300]]), "beyond any picture"),
     ],
 )
 def test_landmarks_without_a_box_are_refused(points: np.ndarray, message: str) -> None:
@@ -95,3 +97,14 @@ def test_the_view_agrees_with_resize_and_centre_crop(realdata: Path) -> None:
 def test_an_impossible_box_is_refused(box: tuple[int, int, int, int]) -> None:
     with pytest.raises(NoBoxError):
         square_view(Image.new("RGB", (10, 10)), box, 8)
+
+
+def test_a_box_whose_square_would_fill_the_memory_is_refused() -> None:
+    box = (-8_000, -8_000, 8_000, 8_000)  # eight times the picture, and 256 million pixels
+    with pytest.raises(NoBoxError, match="larger than a face can be"):
+        square_view(Image.new("RGB", (1_000, 1_000)), box, 8)
+
+
+def test_of_a_huge_picture_the_whole_can_be_seen() -> None:
+    image = Image.new("L", (9_400, 9_400))
+    assert square_view(image, (0, 0, *image.size), 8).size == (8, 8)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
 from faces import write_300w_lp, write_sample
 from PIL import Image
 
@@ -101,6 +102,26 @@ def test_damaged_files_are_counted_named_and_left_out(source: Path, tmp_path: Pa
     opened = PreparedSet.open(tmp_path / "set", verify_images=True)
     assert opened.images_u8.shape == (3, 40, 40, 3)
     assert opened.manifest.left_out == manifest.left_out
+
+
+def test_landmarks_of_any_size_cost_their_own_sample_alone(source: Path, tmp_path: Path) -> None:
+    for variant, far in enumerate((1.7e308, 1e300)):
+        landmarks = np.array([[20.0, far], [20.0, 30.0]])
+        write_sample(source, f"AFW/AFW_1000_1_{variant}", fields={"pt2d": landmarks})
+    wide = source / "AFW" / "AFW_1001_1_0.jpg"
+    Image.new("RGB", (1_000, 1_000)).save(wide)
+    scipy.io.savemat(
+        wide.with_suffix(".mat"),
+        {
+            "Pose_Para": np.zeros((1, 7), np.float32),
+            "pt2d": np.array([[-5_000.0, 5_000.0], [-3_000.0, 3_000.0]]),
+        },
+    )
+    manifest = prepare("300w-lp", source, tmp_path / "set", SMALL)
+    reasons = [entry.reason for entry in manifest.left_out]
+    assert reasons[:2] == ["the landmarks lie beyond any picture"] * 2
+    assert "larger than a face can be" in reasons[2]
+    assert manifest.count == 5
 
 
 def test_too_many_damaged_files_fail_with_their_names(source: Path, tmp_path: Path) -> None:
