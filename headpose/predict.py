@@ -9,6 +9,7 @@ from PIL import Image
 
 from headpose.data.augment import central_views
 from headpose.data.crops import Box, NoBoxError, square_view
+from headpose.data.decoding import in_rgb
 from headpose.data.render import render
 from headpose.networks.snapshots import LoadedNetwork
 from usererror import UserError
@@ -29,7 +30,7 @@ def predict_images(
 
     Args:
         network: evaluated on its own device; its mode is left as it is found.
-        images: N pictures of any size and mode.
+        images: N pictures of any size and mode, but for those of 32 bits a pixel (I, F).
         boxes: N boxes (left, top, right, bottom) in pixels, as :mod:`headpose.data.crops` draws
             them around a face; None in place of one, or of all, takes the whole picture.
 
@@ -37,7 +38,8 @@ def predict_images(
         (N, 3) yaw, pitch, roll in degrees.
 
     Raises:
-        UserError: a box has no area or lies far beyond its picture.
+        UserError: a box has no area or lies far beyond its picture, or a picture's mode does not
+            say what is white.
         ValueError: not as many boxes as pictures.
     """
     faces = list(zip(images, boxes or [None] * len(images), strict=True))
@@ -53,8 +55,13 @@ def predict_images(
 
 def _view(index: int, image: Image.Image, box: Box | None, side_px: int) -> npt.NDArray[np.uint8]:
     try:
-        # Converted first: a palette or an alpha channel cannot be averaged.
-        view = square_view(image.convert("RGB"), box or (0, 0, *image.size), side_px)
+        pixels = in_rgb(image)  # first: a palette or an alpha channel cannot be averaged
+    except ValueError as error:
+        raise UserError(
+            f"picture {index + 1}", "not a picture that can be used", got=str(error)
+        ) from error
+    try:
+        view = square_view(pixels, box or (0, 0, *image.size), side_px)
     except NoBoxError as error:
         raise UserError(
             f"box of picture {index + 1}",

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from cluster.settings import Settings
 from headpose.data.crops import LOOSENESS, Box, NoBoxError, face_box
+from headpose.data.decoding import DamagedPictureError, decode
 from headpose.data.readers import Layout, LeftOut, read_landmarks
 from headpose.draw import draw_axes
 from headpose.networks.snapshots import LoadedNetwork, load_weights
@@ -69,13 +70,11 @@ def predict_files(
 
 
 def _read(path: Path, *, upright: bool) -> Image.Image:
-    """``upright``: turned as the camera has noted that it was held (EXIF orientation)."""
     try:
-        with Image.open(path) as image:
-            return (ImageOps.exif_transpose(image) if upright else image).convert("RGB")
+        return decode(path, formats=None, upright=upright)
     except FileNotFoundError:
         raise UserError(str(path), "no such picture") from None
-    except (UnidentifiedImageError, OSError) as error:
+    except (DamagedPictureError, OSError) as error:
         raise UserError(str(path), "not a picture that can be read", got=str(error)) from error
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from headpose.data.crops import NoBoxError, face_box, square_view
-from headpose.data.decoding import DamagedPictureError, decode
+from headpose.data.decoding import DamagedPictureError, decode, raise_if_passing
 from headpose.data.manifest import PrepareSettings
 from headpose.data.readers import Layout, LeftOut, Sample, read_sample
 
@@ -74,7 +74,10 @@ def _picture(source: Source, name: str) -> Picture | LeftOut:
 def _cut(layout: Layout, sample: Sample, settings: PrepareSettings) -> Picture | LeftOut:
     try:
         image = decode(sample.image_path)
-    except (DamagedPictureError, OSError) as error:
+    except OSError as error:
+        raise_if_passing(sample.image_path, error)
+        return LeftOut(sample.name, f"the jpg file cannot be read: {error.strerror}")
+    except DamagedPictureError as error:
         return LeftOut(sample.name, f"the jpg file is damaged: {error}")
     try:
         box = face_box(

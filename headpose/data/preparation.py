@@ -36,7 +36,7 @@ from headpose.data.set_files import (
     write_header,
     write_text,
 )
-from usererror import UserError
+from usererror import NotHereError, UserError
 
 Progress = Callable[[int, int], None]
 
@@ -72,6 +72,7 @@ def prepare(
     Raises:
         UserError: a bad source or destination, too many damaged files, no room on the disk, or
             another preparation is at work there.
+        NotHereError: a file cannot be read now.
     """
     found = Source(layout, source, find_names(layout, source), settings)
     place = resolved(destination)
@@ -81,12 +82,14 @@ def prepare(
         journal = Journal(partial, found)
         try:
             manifest = _write_set(partial, journal, found, progress, workers)
+        except NotHereError:
+            raise  # what was done is left to the next call, as after a signal or a power cut
         except UserError:  # the data were refused
             shutil.rmtree(partial, ignore_errors=True)
             raise
         except OSError as error:
             if error.errno != errno.ENOSPC:
-                raise  # what was done is left to the next call, as after a signal or a power cut
+                raise  # and so here
             if not journal.taken_up:  # a full disk is no place for the leavings of one call
                 shutil.rmtree(partial, ignore_errors=True)
             raise _no_room(place, error, partial if journal.taken_up else None) from error

@@ -13,6 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from headpose.data.decoding import raise_if_passing
 from headpose.data.matfile import MatFileError, read_arrays
 from headpose.labels import LIMIT_DEG, from_pose_para
 from usererror import UserError
@@ -135,7 +136,11 @@ def _folders(layout: Layout, root: Path) -> Iterator[Path]:
 
 
 def read_sample(layout: Layout, root: Path, name: str) -> Sample | LeftOut:
-    """The sample of that name, or why it is none; the picture is not opened."""
+    """The sample of that name, or why it is none; the picture is not opened.
+
+    Raises:
+        NotHereError: its label cannot be read now, but perhaps at another time.
+    """
     try:
         return _read(layout, root, name)
     except _UnusableError as error:
@@ -143,7 +148,11 @@ def read_sample(layout: Layout, root: Path, name: str) -> Sample | LeftOut:
 
 
 def read_landmarks(path: Path) -> npt.NDArray[np.float64] | LeftOut:
-    """The landmarks (2, P) in pixels of a .mat file, as in :class:`Sample`, or why it has none."""
+    """The landmarks (2, P) in pixels of a .mat file, as in :class:`Sample`, or why it has none.
+
+    Raises:
+        NotHereError: as of :func:`read_sample`.
+    """
     try:
         return _landmarks(_mat_fields(path, ("pt2d",))["pt2d"])
     except _UnusableError as error:
@@ -207,6 +216,7 @@ def _mat_fields(path: Path, needed: Sequence[str]) -> dict[str, npt.NDArray[np.f
     try:
         fields = read_arrays(path, needed)
     except OSError as error:
+        raise_if_passing(path, error)
         raise _UnusableError(f"the mat file cannot be read: {error.strerror}") from error
     except MatFileError as error:
         raise _UnusableError(f"the mat file is damaged: {error}") from error

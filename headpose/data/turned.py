@@ -83,6 +83,7 @@ def turn_set(
     Raises:
         UserError: the share is none, or ``target`` holds something else, or ``source`` nothing, or
             turned pictures already.
+        NotHereError: a label cannot be read now.
         OSError: a file cannot be read or written.
     """
     if not 0 < share <= 1:

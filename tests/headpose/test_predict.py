@@ -67,6 +67,21 @@ def test_pictures_of_any_mode_are_taken(network: LoadedNetwork, mode: str) -> No
     )
 
 
+@pytest.mark.parametrize("mode", ["I;16", "I;16B"])
+def test_sixteen_bits_of_grey_are_seen_as_eight(network: LoadedNetwork, mode: str) -> None:
+    grey = picture(4).convert("L")
+    values = np.asarray(grey).astype(np.uint16) * 257  # the same in either order of bytes
+    deep = Image.frombytes(mode, grey.size, values.tobytes())
+    assert deep.mode == mode
+    np.testing.assert_array_equal(predict_images(network, [deep]), predict_images(network, [grey]))
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_a_mode_without_a_known_white_is_refused(network: LoadedNetwork, mode: str) -> None:
+    with pytest.raises(UserError, match=r"^picture 2: not a picture that can be used"):
+        predict_images(network, [picture(4), Image.new(mode, (40, 40))])
+
+
 def test_no_pictures_give_no_rows(network: LoadedNetwork) -> None:
     assert predict_images(network, []).shape == (0, 3)
 

@@ -227,6 +227,25 @@ def test_a_disk_without_room_costs_nothing_of_what_an_earlier_call_has_done(
     assert len(decoded) == 4
 
 
+@pytest.mark.parametrize("suffix", [".jpg", ".mat"])
+def test_a_disk_that_fails_for_a_while_costs_no_picture(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    prepare("300w-lp", source, tmp_path / "whole", SMALL)
+    file = source / "AFW" / f"AFW_1002_1_1{suffix}"
+    content = file.read_bytes()
+    file.unlink()
+    file.symlink_to("/proc/self/mem")  # nothing lies at address 0: an I/O error
+    with pytest.raises(UserError, match=rf"_1\{suffix}: cannot be read now; got 'Input/output"):
+        prepare("300w-lp", source, tmp_path / "set", SMALL)
+    file.unlink()
+    file.write_bytes(content)
+    decoded = cut_names(monkeypatch)
+    prepare("300w-lp", source, tmp_path / "set", SMALL)
+    assert len(decoded) == 4  # from the block of the file
+    assert files(tmp_path / "set") == files(tmp_path / "whole")
+
+
 def test_data_that_are_refused_leave_nothing_behind(source: Path, tmp_path: Path) -> None:
     strict = PrepareSettings(stored_px=40)
     break_off(source, tmp_path / "set", 5, strict)

@@ -92,6 +92,32 @@ def test_landmarks_that_span_nothing_are_a_clear_error(
         predicted(weights, tmp_path)
 
 
+def test_damaged_pictures_of_any_format_are_a_clear_error(
+    faces: Path, weights: Path, tmp_path: Path
+) -> None:
+    with Image.open(a_face(faces)) as face:
+        face.save(tmp_path / "broken.png")
+        face.save(tmp_path / "bomb.bmp")
+        face.convert("F").save(tmp_path / "float.tif")
+    chunk, width = 37, 18  # the length of a chunk that is none; a width beyond any picture
+    for name, at in (("broken.png", chunk), ("bomb.bmp", width)):
+        content = bytearray((tmp_path / name).read_bytes())
+        content[at : at + 4] = b"\xff\xff\xff\x00"
+        (tmp_path / name).write_bytes(content)
+    for name in ("broken.png", "bomb.bmp", "float.tif"):
+        with pytest.raises(UserError, match=rf"{name}: not a picture that can be read; got"):
+            predicted(weights, tmp_path / name)
+
+
+def test_grey_of_sixteen_bits_is_seen_as_grey(faces: Path, weights: Path, tmp_path: Path) -> None:
+    with Image.open(a_face(faces)) as face:
+        grey = face.convert("L")
+    grey.save(tmp_path / "grey.png")
+    Image.fromarray(np.asarray(grey).astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    one, other = predicted(weights, tmp_path / "grey.png", tmp_path / "deep.png")
+    assert degrees(other) == degrees(one)
+
+
 def test_pictures_of_one_name_have_a_drawing_each(
     faces: Path, weights: Path, tmp_path: Path
 ) -> None:
