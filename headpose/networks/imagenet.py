@@ -5,11 +5,14 @@ from urllib.error import URLError
 
 from torch import Tensor
 from torchvision import models
+from torchvision.models import WeightsEnum
 
 from headpose.networks.names import DOWNLOAD
 from headpose.networks.state_dicts import read_state_dict
 from headpose.networks.weight_files import file_of
 from usererror import NotHereError, UserError
+
+_BUILT_FOR_PX = 224  # what torchvision builds its transformers for
 
 # Training-time side outputs of GoogLeNet and Inception v3, which a head-pose network does not have.
 _AUXILIARY = re.compile(r"^(aux1|aux2|AuxLogits)\.")
@@ -24,9 +27,9 @@ def imagenet_state(backbone: str, source: str) -> dict[str, Tensor]:
     Args:
         backbone: a legal backbone name.
         source: ``download`` (torchvision's or timm's published weights; the first published ones
-            where there are several, as the head-pose papers used), a file, or a folder that holds
-            ``<backbone>.safetensors``, ``.pth`` or ``.pt``, with or without torchvision's hash
-            (``resnet18-f37072fd.pth``).
+            that fit 224 px where there are several, as the head-pose papers used), a file, or a
+            folder that holds ``<backbone>.safetensors``, ``.pth`` or ``.pt``, with or without
+            torchvision's hash (``resnet18-f37072fd.pth``).
 
     Raises:
         NotHereError: the weights are not there, cannot be fetched, or are damaged.
@@ -48,7 +51,7 @@ def _downloaded(backbone: str) -> dict[str, Tensor]:
     try:
         if backbone == "inception_v4":
             return _timm_state(backbone)
-        published = next(iter(models.get_model_weights(backbone)))
+        published = _first_fitting(backbone)
         state: dict[str, Tensor] = published.get_state_dict(
             progress=False, check_hash=True, weights_only=True
         )
@@ -60,6 +63,14 @@ def _downloaded(backbone: str) -> dict[str, Tensor]:
             remedy="let 'imagenet' name a file or folder that holds them, or train from scratch",
         ) from error
     return state
+
+
+def _first_fitting(backbone: str) -> WeightsEnum:
+    """Weights of a transformer that was trained on larger images fit no network that is built for
+    224 px; others take larger ones than they need."""
+    published: list[WeightsEnum] = list(models.get_model_weights(backbone))
+    fitting = (one for one in published if max(one.meta["min_size"]) <= _BUILT_FOR_PX)
+    return next(fitting, published[0])
 
 
 def _timm_state(backbone: str) -> dict[str, Tensor]:

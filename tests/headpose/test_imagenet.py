@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from headpose.networks.backbones import make_trunk
+from headpose.networks.imagenet import imagenet_state
 from headpose.networks.names import AT_PLUS_MINUS_ONE, FROM_TIMM, legal_backbones
 from headpose.networks.network import HeadposeNet, build_network
 from headpose.normalisation import IMAGENET_MEAN, IMAGENET_STD
@@ -169,6 +170,23 @@ def test_download_takes_the_first_published_weights(
     state = classifier_state("resnet18")
     torch.save(state, cache / "resnet18-f37072fd.pth")  # IMAGENET1K_V1
     assert_trunk_is(build_network("resnet18", 6, imagenet="download"), state)
+
+
+def test_download_takes_weights_of_224_px_where_the_first_are_of_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def unreachable(request: urllib.request.Request, *_args: object, **_kwargs: object) -> None:
+        asked.append(request.full_url.rpartition("/")[2])
+        raise URLError("Network is unreachable")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("torch.hub.urlopen", unreachable)
+    for backbone in ("vit_h_14", "swin_v2_t"):  # the second has no others than of 256 px
+        with pytest.raises(NotHereError):
+            imagenet_state(backbone, "download")
+    assert asked == ["vit_h_14_lc_swag-c1eb923e.pth", "swin_v2_t-b137f0e2.pth"]
 
 
 def test_a_download_without_a_network_is_an_error_and_no_silent_start_from_scratch(
