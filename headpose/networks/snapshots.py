@@ -37,6 +37,9 @@ __all__ = [
 
 _FORMAT = "hopetune headpose weights, version 1"
 
+_PICKLED = (".pkl", ".pth", ".pt")  # of torch.save, as the released ones are
+_RELEASED_PX = 224  # the input of all released networks
+
 _PLUS_MINUS_ONE = "±1"
 
 # All in one entry: safetensors writes several in an order that changes from call to call.
@@ -169,11 +172,14 @@ def save_weights(net: HeadposeNet, binning: Binning, image_px: int, path: str | 
 
 
 def load_weights(path: str | Path) -> LoadedNetwork:
-    """Read a file of :func:`save_weights`.
+    """Read a file of :func:`save_weights`, or a released snapshot of another project.
 
     Raises:
-        UserError: no such file, or as :func:`weights_from_bytes`.
+        UserError: no such file, or as :func:`weights_from_bytes` or :func:`load_snapshot`.
     """
+    if Path(path).suffix in _PICKLED:
+        net, binning = load_snapshot(path)
+        return LoadedNetwork(net, binning, _RELEASED_PX)
     try:
         content = Path(path).read_bytes()
     except OSError as error:

@@ -168,6 +168,18 @@ def test_every_released_family_is_recognised(tmp_path: Path, backbone: str) -> N
     assert torch.equal(logits_of(loaded), logits_of(net))
 
 
+@pytest.mark.parametrize("name", ["hopenet.pkl", "hopeless.pth", "mine.pt"])
+def test_a_released_snapshot_is_used_as_weights_are(tmp_path: Path, name: str) -> None:
+    net = build_network("squeezenet1_1", 66, seed=3)
+    torch.save(released_state(net), tmp_path / name)
+    loaded = load_weights(tmp_path / name)
+    assert (loaded.image_px, loaded.binning) == (224, Binning(3.0, "hopenet"))
+    assert torch.equal(logits_of(loaded.net), logits_of(net))
+    (tmp_path / name).write_bytes(b"no pickle")
+    with pytest.raises(UserError, match=f"{name}: cannot be read as weights"):
+        load_weights(tmp_path / name)
+
+
 @pytest.mark.parametrize("backbone", ["resnet18", "mobilenet_v2"])
 def test_snapshots_from_before_the_counters_of_batch_normalisation_load(
     tmp_path: Path, backbone: str

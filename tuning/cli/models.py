@@ -62,7 +62,10 @@ def predict(
         "headpose"
     ),
     weights: Annotated[
-        Path | None, typer.Option(help="A checkpoint's weights.safetensors instead.")
+        Path | None,
+        typer.Option(
+            help="Instead: a checkpoint's weights.safetensors, or a released Hopenet's .pkl."
+        ),
     ] = None,
     box: Annotated[
         tuple[int, int, int, int] | None,
