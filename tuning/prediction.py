@@ -22,7 +22,8 @@ from usererror import UserError
 _WITHOUT_LANDMARKS = "give the face's box with --box"
 
 LAYOUT: Layout = "aflw2000"
-"""Boxes are drawn as for the test set, whose error is the one that a champion is known by."""
+"""Boxes are as loose as those of the test set. Hidden landmarks are left out, as `data prepare` does
+with `--crop visible-landmarks`, which is not its default."""
 
 
 @dataclass(frozen=True)
