@@ -4,7 +4,6 @@ Threads, not processes: decoding and resizing (5 ms a picture of 450 px) run wit
 lock, reading a label (0.1 ms) needs it, and threads start at once and share nothing by copy.
 """
 
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from headpose.cores import cores
 from headpose.data.crops import NoBoxError, face_box, square_view
 from headpose.data.decoding import DamagedPictureError, decode, raise_if_passing
 from headpose.data.manifest import PrepareSettings
@@ -52,7 +52,7 @@ def pictures(
         workers: threads; None = one for each core that this process may use.
     """
     waiting: deque[Future[Picture | LeftOut]] = deque()
-    pool = ThreadPoolExecutor(workers or len(os.sched_getaffinity(0)))
+    pool = ThreadPoolExecutor(workers or cores())
     try:
         for name in names:
             waiting.append(pool.submit(_picture, source, name))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from headpose.cores import cores
 from headpose.data.synthetic.geometry import View
 from headpose.data.synthetic.identity import draw_identity
 from headpose.data.synthetic.plan import FaceJob, plan_test, plan_training
@@ -120,9 +121,7 @@ def _framed(figure: Figure, size_px: int, px_per_mm: float, rng: np.random.Gener
 def _run(
     jobs: list[FaceJob], work: Callable[[FaceJob], int], total: int, processes: int | None
 ) -> Iterator[int]:
-    # Counts the cores that this process may use, not those of the machine, where known.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    workers = processes or (1 if total <= _IN_PROCESS_UP_TO else cores or 1)
+    workers = processes or (1 if total <= _IN_PROCESS_UP_TO else cores())
     if workers == 1:
         yield from map(work, jobs)
         return
