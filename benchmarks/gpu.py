@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from benchmarks import faces
 from benchmarks.loop import AIM, GPU_CASES, case
-from benchmarks.pil_pipeline import PUBLISHED_WORKERS, PilDataset
+from benchmarks.pil_pipeline import PUBLISHED_WORKERS, PilDataset, batches_needed, batches_per_s
 from benchmarks.report import keep, parser, table
 from headpose.config import TrainConfig
 from headpose.data.prepared import PreparedSet
@@ -28,7 +29,6 @@ from headpose.loss import headpose_loss
 from headpose.training import Training
 
 AGAINST_PIL = 5.0
-FEWEST_PIL_STEPS = 10
 STORED_PX = 280
 
 
@@ -38,13 +38,9 @@ def pil_images_per_s(
     """The same network, fed as the published trainers feed it."""
     rows, images = np.arange(2), ImageSource(data, device, "never")
     training = Training(config, data, rows, data, rows, device, (images, images))
-    timed = max(FEWEST_PIL_STEPS, 3 * workers)
-    began = 0.0
-    batches = PilDataset(root, config.image_px).batches(config.batch_size, workers)
-    for step, (pictures, _labels, degrees) in enumerate(batches):
-        if step == workers:  # the loaders' start does not count, nor what they were ahead
-            torch.cuda.synchronize()
-            began = time.perf_counter()
+
+    def step(batch: tuple[Tensor, Tensor, Tensor]) -> None:
+        pictures, _labels, degrees = batch
         seen = pictures.to(device).contiguous(memory_format=torch.channels_last)
         training._optimiser.zero_grad()
         with autocast(device, config.precision):
@@ -53,10 +49,15 @@ def pil_images_per_s(
         loss = headpose_loss(logits, true_deg, training._binning, config.alpha)
         loss.backward()  # type: ignore[no-untyped-call]
         training._optimiser.step()
-        if step == workers + timed - 1:
+
+    def now_s() -> float:
+        if device.type == "cuda":
             torch.cuda.synchronize()
-            return timed * config.batch_size / (time.perf_counter() - began)
-    sys.exit(f"too few pictures: at least {(workers + timed) * config.batch_size} are needed")
+        return time.perf_counter()
+
+    count = sum(batches_needed(workers))
+    batches = PilDataset(root, config.image_px).batches(config.batch_size, workers, count)
+    return config.batch_size * batches_per_s(batches, step, workers, now_s)
 
 
 def main() -> None:

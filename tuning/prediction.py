@@ -22,8 +22,8 @@ from usererror import UserError
 _WITHOUT_LANDMARKS = "give the face's box with --box"
 
 LAYOUT: Layout = "aflw2000"
-"""Boxes are as loose as those of the test set. Hidden landmarks are left out, as `data prepare` does
-with `--crop visible-landmarks`, which is not its default."""
+"""Boxes are as loose as the test set's. Hidden landmarks are left out, as `data prepare` does with
+`--crop visible-landmarks`, which is not its default."""
 
 
 @dataclass(frozen=True)

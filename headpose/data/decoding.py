@@ -2,7 +2,6 @@
 
 import errno
 import struct
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +39,7 @@ def raise_if_passing(path: Path, error: OSError) -> None:
 
 
 def decode(
-    path: Path, *, formats: Sequence[str] | None = ("JPEG",), upright: bool = False
+    path: Path, *, formats: tuple[str, ...] | None = ("JPEG",), upright: bool = False
 ) -> Image.Image:
     """The picture of a file, in RGB.
 
@@ -79,7 +78,7 @@ def in_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _brief(error: BaseException, formats: Sequence[str] | None) -> str:
+def _brief(error: BaseException, formats: tuple[str, ...] | None) -> str:
     # Pillow names the whole path where it cannot identify a file; whoever asks knows it already.
     if "cannot identify" not in str(error):
         return str(error)
