@@ -59,33 +59,17 @@ class Binning:
         nearest = round(exact)
         return nearest if math.isclose(exact, nearest, rel_tol=1e-9) else math.ceil(exact)
 
-    def labels(self, angles_deg: Tensor) -> Tensor:
+    def nearest_labels(self, angles_deg: Tensor) -> Tensor:
         """The bin of each angle, floor((angle + 99) / width); +99.0 lies in the last bin.
+
+        Unchecked, as a look at the values would wait for a GPU: of an angle outside ±99°, which
+        readers leave out, the nearest bin, and of a NaN the first.
 
         Args:
             angles_deg: any shape.
 
         Returns:
             The same shape, int64, within [0, B).
-
-        Raises:
-            UserError: an angle is NaN or outside ±99°.
-        """
-        outside = ~(angles_deg.abs() <= LIMIT_DEG)  # true for NaN
-        if bool(outside.any()):
-            raise UserError(
-                "Binning.labels",
-                "an angle has no bin",
-                got=float(angles_deg[outside].flatten()[0]),
-                rule=f"all angles finite and within ±{LIMIT_DEG:g} degrees",
-                remedy="leave such samples out of the set",
-            )
-        return self.nearest_labels(angles_deg)
-
-    def nearest_labels(self, angles_deg: Tensor) -> Tensor:
-        """As :meth:`labels`, unchecked: the nearest bin of what lies outside, the first of a NaN.
-
-        For training steps on a GPU, where looking at the values would wait for the device.
         """
         bins = torch.floor((angles_deg + LIMIT_DEG) / self.width_deg)
         return bins.nan_to_num(nan=0.0).clamp(0, self.count - 1).long()

@@ -15,7 +15,6 @@ import safetensors.torch
 from torch import Tensor
 
 from headpose.bins import Binning
-from headpose.files import write_atomically
 from headpose.networks.names import AT_PLUS_MINUS_ONE, check_backbone
 from headpose.networks.network import HeadposeNet, build_network
 from headpose.networks.released import load_snapshot
@@ -29,7 +28,6 @@ __all__ = [
     "load_snapshot",
     "load_weights",
     "read_weights",
-    "save_weights",
     "weights_file",
     "weights_from_bytes",
     "weights_to_bytes",
@@ -152,27 +150,8 @@ def weights_from_bytes(content: bytes, where: str) -> LoadedNetwork:
     return LoadedNetwork(net.eval(), stored.binning, stored.image_px)
 
 
-def save_weights(net: HeadposeNet, binning: Binning, image_px: int, path: str | Path) -> None:
-    """Write a network as one file; nobody ever sees it half-written.
-
-    Raises:
-        UserError: the file cannot be written there.
-        ValueError: the binning is not the network's.
-    """
-    content = weights_to_bytes(LoadedNetwork(net, binning, image_px))
-    try:
-        write_atomically(Path(path), content)
-    except OSError as error:
-        raise UserError(
-            str(path),
-            "the weights cannot be written",
-            got=error.strerror,
-            remedy="check the folder, its permissions and the space on its disk",
-        ) from error
-
-
 def load_weights(path: str | Path) -> LoadedNetwork:
-    """Read a file of :func:`save_weights`, or a released snapshot of another project.
+    """Read what :func:`weights_to_bytes` gives, or a released snapshot of another project.
 
     Raises:
         UserError: no such file, or as :func:`weights_from_bytes` or :func:`load_snapshot`.

@@ -28,7 +28,7 @@ def test_it_is_the_sum_over_angles_of_both_terms(width_deg: float, alpha: float)
         entropy = squares = 0.0
         for image in range(5):
             probabilities = logits[image, axis].softmax(0)
-            label = int(binning.labels(angles_deg[image, axis]))
+            label = int(binning.nearest_labels(angles_deg[image, axis]))
             mean = float((probabilities * binning.centres_deg(dtype=torch.float64)).sum())
             entropy -= math.log(float(probabilities[label])) / 5
             squares += (mean - float(angles_deg[image, axis])) ** 2 / 5

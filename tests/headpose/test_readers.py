@@ -58,7 +58,7 @@ def test_genuine_degrees_and_bins_are_the_golden_ones(realdata: Path) -> None:
         assert sample.angles_deg.tolist() == pytest.approx(
             row["yaw_pitch_roll"], rel=0, abs=5e-6 + 4e-6
         )
-        labels = Binning(3.0, "hopenet").labels(torch.from_numpy(sample.angles_deg))
+        labels = Binning(3.0, "hopenet").nearest_labels(torch.from_numpy(sample.angles_deg))
         assert labels.tolist() == row["bins66"]
         assert sample.image_path.is_file()
 
@@ -156,7 +156,7 @@ def test_an_angle_of_exactly_99_is_kept_in_the_outermost_bin(tmp_path: Path, sig
         sample = read_sample("300w-lp", tmp_path, NAME)
         assert isinstance(sample, Sample)
         assert sample.angles_deg[0] == sign * 99.0
-        label = Binning(3.0).labels(torch.from_numpy(sample.angles_deg))[0]
+        label = Binning(3.0).nearest_labels(torch.from_numpy(sample.angles_deg))[0]
         assert label == (65 if sign > 0 else 0)
 
 

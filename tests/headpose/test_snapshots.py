@@ -16,7 +16,6 @@ from headpose.networks.snapshots import (
     load_snapshot,
     load_weights,
     read_weights,
-    save_weights,
     weights_from_bytes,
     weights_to_bytes,
 )
@@ -42,7 +41,7 @@ def test_save_and_load_give_the_same_network(
     net = build_network(backbone, binning.count, seed=2)
     net.train()(noise())  # moves the running statistics, which must survive too
     path = tmp_path / "best of all.safetensors"
-    save_weights(net, binning, 64, path)
+    path.write_bytes(weights_to_bytes(LoadedNetwork(net, binning, 64)))
     loaded = load_weights(path)
     assert (loaded.binning, loaded.image_px, loaded.net.backbone) == (binning, 64, backbone)
     assert not loaded.net.training
@@ -69,16 +68,10 @@ def test_loading_leaves_the_global_generator_alone() -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_a_binning_of_another_network_is_refused(tmp_path: Path) -> None:
+def test_a_binning_of_another_network_is_refused() -> None:
     net = build_network("squeezenet1_1", 66, seed=2)
     with pytest.raises(ValueError, match="a binning of 33 for a network of 66 bins"):
-        save_weights(net, Binning(6.0), 64, tmp_path / "weights.safetensors")
-
-
-def test_writing_into_a_missing_folder_is_a_users_error(tmp_path: Path) -> None:
-    net = build_network("squeezenet1_1", 66, seed=2)
-    with pytest.raises(UserError, match="cannot be written; got 'No such file or directory'"):
-        save_weights(net, Binning(), 64, tmp_path / "absent" / "weights.safetensors")
+        LoadedNetwork(net, Binning(6.0), 64)
 
 
 def test_a_missing_weights_file_is_a_users_error(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from cluster.settings import Settings
 from headpose.bins import Binning
 from headpose.data.prepared import PreparedSet
 from headpose.networks.network import build_network
-from headpose.networks.snapshots import save_weights
+from headpose.networks.snapshots import LoadedNetwork, weights_to_bytes
 from tuning import promotion
 from tuning.mlflow_client import Candidate, MlflowRuns, Registry, connect
 from tuning.objects import Objects
@@ -132,7 +132,8 @@ def test_of_two_promotions_at_once_the_later_one_replaces_nobody(
     servers: Settings, promoted: dict[str, object], tmp_path: Path
 ) -> None:
     weights = tmp_path / "weights.safetensors"
-    save_weights(build_network("squeezenet1_1", 66, seed=1), Binning(), 32, weights)
+    network = LoadedNetwork(build_network("squeezenet1_1", 66, seed=1), Binning(), 32)
+    weights.write_bytes(weights_to_bytes(network))
     candidate = Candidate("promoted", 0, weights, {}, {}, {})
     registry = Registry(servers, MlflowRuns(servers, Objects(servers)))
     champion = registry.champion("small-model")

@@ -12,7 +12,7 @@ from cluster.settings import Settings
 from headpose.bins import Binning
 from headpose.data.synthetic import synthesize
 from headpose.networks.network import build_network
-from headpose.networks.snapshots import save_weights
+from headpose.networks.snapshots import LoadedNetwork, weights_to_bytes
 from tuning.prediction import Prediction, predict_files
 from usererror import UserError
 
@@ -29,7 +29,8 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "weights.safetensors"
-    save_weights(build_network("squeezenet1_1", 66, seed=1), Binning(), 32, path)
+    network = LoadedNetwork(build_network("squeezenet1_1", 66, seed=1), Binning(), 32)
+    path.write_bytes(weights_to_bytes(network))
     return path
 
 
