@@ -80,7 +80,9 @@ class Conductor:
         self._polled_ms: int | None = None
         self._winner: int | None = None
         """The trial that has reached the target, and alone goes on."""
-        self._look_for_winner()
+        last = self._spec.budget.epochs
+        # These need a worker for a moment only, to see what is stored.
+        self._look_for_winner({n for n in study.open_trials() if study.last_epoch(n) >= last})
 
     @property
     def ended_by(self) -> str:
@@ -239,18 +241,20 @@ class Conductor:
             self._study.finish(number, ExitReason.SEARCH_ENDED, why)
             self._ledger.ends(number, self._clock())
 
-    def _look_for_winner(self) -> None:
+    def _look_for_winner(self, trained: Collection[int] = ()) -> None:
         """Once the target is reached, cuts off all but the trial that reached it, which trains on
         to its last epoch; the search ends when it is over. To be asked at the start as well: the
-        driver before this one may have died in the middle of it."""
+        driver before this one may have died in the middle of it, and ``trained`` are the trials
+        that it left with nothing to train."""
         why = target_reached(self._spec.budget, self._ledger.best_mae_deg)
         if why is None or self._winner is not None:
             return
         winner = self._winner = self._ledger.best_trial
         self._progress.line(f"{why}; nothing is trained any more but trial {winner}")
         self._unfinished = [number for number in self._unfinished if number == winner]
-        self._waiting = [waiting for waiting in self._waiting if waiting[0] == winner]
-        self._cut_off(self._study.open_trials() - self._storing.numbers() - {winner}, why)
+        spared = {winner, *trained, *self._storing.numbers()}
+        self._waiting = [waiting for waiting in self._waiting if waiting[0] in spared]
+        self._cut_off(self._study.open_trials() - spared, why)
 
     def has_lost_checkpoints(self) -> bool:
         """To be asked when no worker is left: whether trials must run again, whose checkpoints are

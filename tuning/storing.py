@@ -44,7 +44,7 @@ class AtOnce:
         return 0
 
     def numbers(self) -> set[int]:
-        return set()
+        return set(self._arrived)
 
     def arrived(self) -> list[int]:
         found, self._arrived = self._arrived, []
@@ -99,9 +99,9 @@ class Storing:
             return len(self._awaited)
 
     def numbers(self) -> set[int]:
-        """The trials that wait for their checkpoints."""
+        """The trials that wait for their checkpoints, or for somebody to hear of their arrival."""
         with self._changed:
-            return set(self._awaited)
+            return {*self._awaited, *self._arrived}
 
     def arrived(self) -> list[int]:
         """Trials whose checkpoints have arrived since this was last asked."""

@@ -83,8 +83,9 @@ def test_a_trial_arrives_with_the_last_of_its_keys(store: Store, nodes: Nodes) -
     assert (storing.arrived(), storing.waiting()) == ([], 1)
     store.keys.add("last")
     storing.wait(10)
+    assert storing.numbers() == {3}, "nobody has heard of its arrival yet"
     assert (storing.arrived(), storing.waiting()) == ([3], 0)
-    assert storing.arrived() == []
+    assert (storing.arrived(), storing.numbers()) == ([], set())
 
 
 def test_collected_weights_of_the_best_epoch_are_waited_for(store: Store, nodes: Nodes) -> None:

@@ -52,7 +52,7 @@ class Held(AtOnce):
         return len(self.held)
 
     def numbers(self) -> set[int]:
-        return set(self.held)
+        return {*self.held, *self._arrived}
 
     def arrive(self) -> None:
         self._arrived, self.held = [*self._arrived, *self.held], set()
@@ -229,6 +229,36 @@ def test_what_only_waits_to_be_stored_has_its_time(clock: VirtualClock) -> None:
     assert must_end(driver, clock)
     assert ends(study)[trained.number] == ends(study)[winner.number] == ExitReason.COMPLETED
     assert ends(study)[lost.number] == ExitReason.SEARCH_ENDED
+
+
+def test_what_was_stored_this_very_moment_is_complete(clock: VirtualClock) -> None:
+    held = Held()
+    spec = SPEC.model_copy(update={"stopping": Stopping(rule="none")})
+    study = Storage.in_memory().create("x", spec, "abc", clock)
+    driver = driver_of(study, clock, held)
+    trained, winner = begun(driver), begun(driver)
+    report(driver, trained, *[7.0] * LAST)
+    held.arrive()
+    report(driver, winner, 4.9)
+    assert driver.next_trial() is Idle.WAIT
+    assert ends(study) == [ExitReason.COMPLETED, None]
+
+
+def test_what_a_dead_driver_left_to_be_stored_is_no_end_either(clock: VirtualClock) -> None:
+    spec = SPEC.model_copy(update={"stopping": Stopping(rule="none")})
+    study = Storage.in_memory().create("x", spec, "abc", clock)
+    dead = driver_of(study, clock, Held())
+    trained, winner, other = begun(dead), begun(dead), begun(dead)
+    report(dead, trained, *[7.0] * LAST)
+    report(dead, other, 9.0)
+    study.record_epoch(winner.number, record(1, 4.9))
+    driver = driver_of(study, clock)
+    assert ends(study) == [None, None, ExitReason.SEARCH_ENDED]
+    again = begun(driver)
+    assert again.number == trained.number
+    report(driver, again, 7.0, first=LAST)  # found in the store
+    assert ends(study)[trained.number] == ExitReason.COMPLETED
+    assert begun(driver).number == winner.number
 
 
 def test_with_a_lower_target_the_others_go_on(study: Study, clock: VirtualClock) -> None:
