@@ -68,20 +68,37 @@ def with_space(spec: SearchSpec, path: Path) -> SearchSpec:
         if not isinstance(changed, dict):
             rule = "a name, then what it may be, as in a search file"
             raise UserError(file.where(("parameters",)), "not parameters", got=changed, rule=rule)
-        merged = {**old["parameters"], **changed}
-        found = spec_of({**old, "parameters": merged, "try_first": [], "published": []}, file)
+        parameters = {**old["parameters"], **changed}
     else:
         found = spec_of(file.values, file)
         for section in KEPT:
             _same(file, (section,), getattr(spec, section), getattr(found, section))
         _same(file, ("sampler", "seed"), spec.sampler.seed, found.sampler.seed)
+        written = found.model_dump(mode="json")["parameters"]
+        parameters = {name: written[name] for name in _in_order(spec, found)}
+    # Beside the rest of this very search, its sampler for one, whatever else the file says.
+    found = spec_of({**old, "parameters": parameters, "try_first": [], "published": []}, file)
     names = tuple(sorted(spec.parameters))
     _same(file, ("parameters",), names, tuple(sorted(found.parameters)))
-    # In the order of the search: a seed draws them one after the other.
-    parameters = {name: found.parameters[name] for name in spec.parameters}
-    extended = spec.model_copy(update={"parameters": parameters})
+    extended = spec.model_copy(update={"parameters": found.parameters})
     inside = tuple(s for s in spec.try_first if extended.may_try(s))
     return extended.model_copy(update={"try_first": inside})
+
+
+def _in_order(spec: SearchSpec, found: SearchSpec) -> list[str]:
+    """The parameters that were found, in the order of the search, for a seed draws them one after
+    the other; but what a condition names stands above it."""
+    order: dict[str, None] = {}
+
+    def place(name: str) -> None:
+        for other in found.parameters[name].when:
+            place(other)
+        order[name] = None
+
+    for name in (*spec.parameters, *found.parameters):
+        if name in found.parameters:
+            place(name)
+    return list(order)
 
 
 def with_begun(spec: SearchSpec, before: SearchSpec, begun: int) -> SearchSpec:

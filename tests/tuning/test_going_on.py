@@ -501,6 +501,43 @@ def test_a_search_may_be_narrowed_to_where_a_condition_never_holds(tmp_path: Pat
         with_space(spec, file)
 
 
+def test_what_a_new_condition_names_is_drawn_before_it(now: Now, tmp_path: Path) -> None:
+    space = {
+        "rotate_share": Range(low=0.2, high=1.0),
+        "rotate_deg": Choices(choices=(0.0, 10.0, 20.0)),
+        "learning_rate": SPEC.parameters["learning_rate"],
+    }
+    spec = SPEC.model_copy(update={"parameters": space, "budget": Budget(trials=8, epochs=3)})
+    file = tmp_path / "x.yaml"
+    file.write_text(
+        "name: small\ndata: {train: /data/train}\nparameters:\n"
+        "  learning_rate: {low: 1e-5, high: 1e-3, log: true}\n"
+        "  rotate_deg: {choices: [0.0, 10.0, 20.0]}\n"
+        "  rotate_share: {low: 0.2, high: 1.0, when: {rotate_deg: [10.0, 20.0]}}\n"
+        "sampler: {name: random}\nbudget: {trials: 1, epochs: 1}\n"
+    )
+    found = with_space(spec, file)
+    assert list(found.parameters) == ["rotate_deg", "rotate_share", "learning_rate"]
+    driver = driver_of(Storage.in_memory().create("x", found, "abc", now), now)
+    drawn = [begun(driver).parameters for _ in range(8)]
+    assert all(map(found.holds, drawn))
+    assert {len(settings) for settings in drawn} == {2, 3}
+
+
+def test_a_grid_gets_no_parameter_without_one_from_a_file_of_another_sampler(
+    tmp_path: Path,
+) -> None:
+    space = {"alpha": Range(low=0.5, high=1.0, step=0.5)}
+    spec = SPEC.model_copy(update={"parameters": space, "sampler": Sampler(name="grid")})
+    file = tmp_path / "x.yaml"
+    file.write_text(
+        "name: small\ndata: {train: /data/train}\nparameters: {alpha: {low: 0.1, high: 2.0}}\n"
+        "sampler: {name: random}\nbudget: {trials: 1, epochs: 1}\n"
+    )
+    with pytest.raises(UserError, match=r"x\.yaml:3: parameters\.alpha: has no grid"):
+        with_space(spec, file)
+
+
 @pytest.mark.parametrize(
     ("wishes", "told"),
     [
