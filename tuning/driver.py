@@ -63,11 +63,12 @@ def drive(name: str, spec: SearchSpec | None, settings: Settings) -> SearchRecor
         spec = spec or storage.open(name).spec
         require_stored(spec, objects)
         study = storage.create(name, spec, _fingerprint(spec, objects))
-        if study.record().ended:
-            if is_taken_up:
-                progress.line(f"search {name} was ended before this driver began: nothing is done")
-                return study.record()
-            study.reopen()
+        record = study.record()
+        if record.ended and is_taken_up:
+            progress.line(f"search {name} was ended before this driver began: nothing is done")
+            return record
+        if not is_taken_up and (record.ended or record.stop_wanted):
+            study.reopen()  # the wish, too, of somebody who ended a driver that did not answer
         projection = Projection(storage.open(name), MlflowRuns(settings, objects))
         try:
             _run(study, storage, settings, projection)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from mlflow import MlflowClient
 
 from cluster import jobs
 from cluster.settings import Settings
+from tuning.cli import control
 from tuning.datasets import manifest_of
 from tuning.driver import drive
 from tuning.mlflow_client import EXPERIMENT, connect
@@ -147,6 +149,79 @@ def test_a_stop_before_its_driver_begins_stands(
         time.sleep(0.2)
     assert jobs.status(servers, unknown) == "STOPPED"
     assert "no such search" in hopetune_here("stop", unknown).stderr
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    until = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.2)
+
+
+def test_a_search_that_lacks_only_its_end_gets_it(
+    servers: Settings,
+    storage: Storage,
+    hopetune_here: Callable,
+    search_file: SearchFile,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its driver died, and its time is over by now."""
+    spec = load_spec(search_file(budget="{trials: 2, epochs: 3, wall_clock_minutes: 0.001}"))
+    study = storage.create(f"small-endless-{SEED}", spec, "fingerprint")
+    study.ask()
+    time.sleep(0.1)
+    jobs.submit(servers, submission_id=study.name, entrypoint="sleep 300")
+    wait_for(lambda: jobs.status(servers, study.name) == "RUNNING")
+    monkeypatch.setattr(control, "JOB_S", 2.0)
+    beside = hopetune_here("resume", study.name)
+    assert "a job of this search is starting or ending" in beside.stderr, "it may drive it soon"
+    jobs.stop(servers, study.name)
+    monkeypatch.setattr(control, "JOB_S", 60.0)
+
+    done = hopetune_here("resume", study.name)
+    assert done.returncode == 0, done.stderr
+    assert f"hopetune sync {study.name}" in done.stdout
+    record = storage.open(study.name).record()
+    assert "wall-clock minutes used" in str(record.ended)
+    assert record.count("RUNNING") == 0
+    again = hopetune_here("resume", study.name)
+    assert (again.returncode, "its budget is used up" in again.stderr) == (2, True)
+
+
+HUNG = "with Storage(load_settings().require('study_url')).driving('{}', print): time.sleep(300)"
+
+
+def test_a_driver_that_does_not_answer_is_ended_and_so_is_its_search(
+    servers: Settings,
+    storage: Storage,
+    hopetune_here: Callable,
+    search_file: SearchFile,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = f"small-hung-{SEED}"
+    storage.create(name, load_spec(search_file()), "fingerprint").ask()
+    imports = "import time; from cluster.settings import load_settings"
+    code = f"{imports}; from tuning.storage import Storage\n{HUNG.format(name)}"
+    jobs.submit(servers, submission_id=name, entrypoint=shlex.join([sys.executable, "-c", code]))
+    wait_for(lambda: name in storage.drivers())
+    monkeypatch.setattr(control, "STOP_GRACE_S", 1.0)
+    stopped = hopetune_here("stop", name)
+    assert stopped.returncode == 0, stopped.stderr
+    assert jobs.status(servers, name) == "STOPPED"
+    record = storage.open(name).record()
+    assert (record.ended, record.count("RUNNING")) == ("stopped by its user", 0)
+
+
+def test_a_file_begins_a_search_anew_that_somebody_wanted_to_stop(
+    servers: Settings, storage: Storage, hopetune: Callable, search_file: SearchFile
+) -> None:
+    file = search_file(budget="{trials: 2, epochs: 3, wall_clock_minutes: 0.001}")
+    spec = load_spec(file)
+    fingerprint = manifest_of(spec.data.train, Objects(servers)).fingerprint
+    study = storage.create(f"small-again-{SEED}", spec, fingerprint)
+    study.want_stop()  # and whoever drove it died without a word
+    hopetune("run", str(file), "--name", study.name)
+    assert "wall-clock minutes used" in str(storage.open(study.name).record().ended)
 
 
 def test_ctrl_c_ends_in_good_order_and_a_job_goes_on(

@@ -16,11 +16,13 @@ from tuning.cli.searches import SearchName, follow_job, open_storage, resolve
 from usererror import UserError
 
 if TYPE_CHECKING:
+    from tuning.records import SearchRecord
     from tuning.spec import SearchSpec
     from tuning.storage import Storage
     from tuning.study import Study
 
 STOP_GRACE_S = 30.0  # untuned: a driver looks once a second, so seconds are enough
+JOB_S = 45.0  # untuned: a driver that begins is known within seconds, an ended one gone as soon
 ENDING_S = 120.0  # untuned: a driver that has ended its search waits for epochs in flight
 
 Address = Annotated[str | None, typer.Option(help="http://HEAD:8265 of its cluster.")]
@@ -38,16 +40,19 @@ def stop(search: SearchName, address: Address = None) -> None:
     cluster = at(load_settings(), address)
     with open_storage() as storage:
         name = resolve(storage, search)
-        if name not in storage.names() and _is_ended_before_its_start(cluster, name):
+        if name not in storage.names() and _has_ended_its_job(cluster, name):
+            say(f"search {name} is not in the study yet; its job is ended")
             return
         study = storage.open(name)
-        if study.record().ended and name not in storage.drivers():
-            say(f"search {name} has ended already")
+        if name not in storage.drivers():
+            if study.record().ended:
+                say(f"search {name} has ended already")
+            else:
+                study.want_stop()
+                _end_without_driver(storage, name)
+            _has_ended_its_job(cluster, name)  # one that begins, or that hung and lost its search
             return
         study.want_stop()  # of a driver that waits for checkpoints, too
-        if name not in storage.drivers():
-            _end_without_driver(storage, name)
-            return
         until = time.monotonic() + STOP_GRACE_S
         while time.monotonic() < until:
             if study.record().ended:
@@ -55,36 +60,51 @@ def stop(search: SearchName, address: Address = None) -> None:
                 return
             time.sleep(0.5)
         holder = storage.drivers().get(name)
-    # Its driver hangs, so its job is ended from outside.
-    if known := jobs.again(cluster, name):
-        jobs.stop(cluster, known[-1])
-        say(f"search {name}: its driver did not answer in {STOP_GRACE_S:.0f} s; its job is ended")
-    elif holder:
-        raise UserError(name, "its driver does not answer", got=str(holder), remedy="end it there")
+        # Its driver hangs, so its job is ended from outside.
+        known = jobs.again(cluster, name)
+        if known and jobs.stop(cluster, known[-1]):
+            answer = f"its driver did not answer in {STOP_GRACE_S:.0f} s"
+            say(f"search {name}: {answer}; its job is being ended")
+            _wait_for_job(cluster, known[-1], ENDING_S)
+            _end_without_driver(storage, name)
+        elif holder:
+            what = "its driver does not answer"
+            raise UserError(name, what, got=str(holder), remedy="end it there")
 
 
-def _is_ended_before_its_start(cluster: Settings, name: str) -> bool:
-    """Ends the job of a search that no driver has written into the study yet, if there is one."""
+def _has_ended_its_job(cluster: Settings, name: str) -> bool:
+    """Ends the job of a search that no driver has in hand, if there is one."""
     try:
         known = jobs.again(cluster, name)
-        is_ended = bool(known) and jobs.stop(cluster, known[-1])
+        return bool(known) and jobs.stop(cluster, known[-1])
     except UserError:  # no cluster answers: nothing is known of that name
         return False
-    if is_ended:
-        say(f"search {name} is not in the study yet; its job is ended")
-    return is_ended
+
+
+def _wait_for_job(cluster: Settings, job: str, seconds: float) -> bool:
+    """Until it is over, but no longer than that; says whether it is."""
+    until = time.monotonic() + seconds
+    while not jobs.get(cluster, job).finished:
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.5)
+    return True
 
 
 def _end_without_driver(storage: "Storage", name: str) -> None:
-    from tuning.exits import ExitReason
-
     with storage.driving(name, say):
-        study = storage.open(name)
-        study.adopt()
-        study.finish_running(ExitReason.SEARCH_ENDED, "stopped by its user")
-        study.end("stopped by its user")
+        _end(storage.open(name), "stopped by its user")
     say(f"search {name} had no driver any more; it is stopped")
     say(f"bring its runs up to date with `hopetune sync {name}`")
+
+
+def _end(study: "Study", why: str) -> None:
+    """What its driver would have written; for whoever has taken its place."""
+    from tuning.exits import ExitReason
+
+    study.adopt()
+    study.finish_running(ExitReason.SEARCH_ENDED, why)
+    study.end(why)
 
 
 def resume(
@@ -101,9 +121,23 @@ def resume(
     settings = at(load_settings(), address)
     with _taken_over(search, settings, foreground) as study:
         study.adopt()
+        if _has_only_to_end(study):
+            return
         _refuse_without_work(study)
         study.reopen()
     start(settings, study.name, follow=follow, foreground=foreground)
+
+
+def _has_only_to_end(study: "Study") -> bool:
+    """Ends a search that has nothing left to train, where its driver died before it did so."""
+    record = study.record()
+    why = _nothing_left(record)
+    if why is None or (record.ended and not record.count("RUNNING")):
+        return False
+    _end(study, why)
+    say(f"search {study.name} lacked nothing but its end, which its driver did not write: {why}")
+    say(f"bring its runs up to date with `hopetune sync {study.name}`")
+    return True
 
 
 def extend(
@@ -195,7 +229,7 @@ def _taken_over(search: str, settings: Settings, foreground: bool) -> "Iterator[
         name = resolve(storage, search)
         _wait_for_its_driver(storage, name)
         if not foreground:
-            _refuse_beside_a_job(settings, name)
+            _refuse_beside_a_job(storage, settings, name)
         with storage.driving(name, say):
             yield storage.open(name)
 
@@ -218,18 +252,33 @@ def _wait_for_its_driver(storage: "Storage", name: str) -> None:
         time.sleep(0.5)
 
 
-def _refuse_beside_a_job(settings: Settings, name: str) -> None:
+def _refuse_beside_a_job(storage: "Storage", settings: Settings, name: str) -> None:
+    """A job that begins drives its search only seconds later, and one that has driven it ends only
+    seconds later: of the latter the end is waited for.
+
+    Raises:
+        UserError: its latest job begins, or does not end.
+    """
     known = jobs.again(settings, name)
-    if known and jobs.status(settings, known[-1]) == "PENDING":
-        raise UserError(name, "a job of this search is about to start", got=known[-1])
+    until = time.monotonic() + JOB_S
+    while known and (status := jobs.status(settings, known[-1])) not in jobs.FINISHED:
+        if status == "PENDING" or name in storage.drivers() or time.monotonic() > until:
+            what = "a job of this search is starting or ending"
+            remedy = f"see `hopetune logs {name}`; end it: `hopetune stop {name}`"
+            raise UserError(name, what, got=f"{known[-1]}, {status}", remedy=remedy)
+        time.sleep(0.5)
 
 
-def _refuse_without_work(study: "Study", spec: "SearchSpec | None" = None) -> None:
+def _nothing_left(record: "SearchRecord") -> str | None:
     from tuning.going_on import nothing_left
     from tuning.study import now_ms
 
+    return nothing_left(record, now_ms())
+
+
+def _refuse_without_work(study: "Study", spec: "SearchSpec | None" = None) -> None:
     record = study.record()
-    if why := nothing_left(dataclasses.replace(record, spec=spec or record.spec), now_ms()):
+    if why := _nothing_left(dataclasses.replace(record, spec=spec or record.spec)):
         raise UserError(
             study.name,
             why,
