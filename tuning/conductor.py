@@ -215,7 +215,8 @@ class Conductor:
         """Whether running trials must stop now: asked to, or a budget used up."""
         self._settle()
         now = self._clock()
-        if self._polled_ms is None or now - self._polled_ms >= POLL_MS:
+        # A clock that was set back counts as time that has passed, here and below.
+        if self._polled_ms is None or abs(now - self._polled_ms) >= POLL_MS:
             self._polled_ms = now
             self._is_stopped = self._study.stop_wanted()
             if self._is_stopped:
@@ -263,7 +264,7 @@ class Conductor:
         began_ms, is_told = self._clock(), False
         while self._storing.waiting():
             self.must_end()
-            is_late = self._clock() - began_ms >= 1000 * SETTLE_S
+            is_late = abs(self._clock() - began_ms) >= 1000 * SETTLE_S
             if self._at_once or (self._is_stopped and is_late):
                 break
             if is_late and not is_told:

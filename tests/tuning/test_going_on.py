@@ -90,6 +90,16 @@ def test_the_study_is_whole_as_soon_as_the_end_is_asked_for(study: Study, now: N
     assert driver.next_trial() is Idle.DONE
 
 
+def test_a_clock_that_is_set_back_delays_no_stop(study: Study, now: Now) -> None:
+    driver = driver_of(study, now)
+    begun(driver)
+    assert not driver.must_end()
+    now.ms -= 600_000
+    study.want_stop()
+    assert driver.must_end()
+    assert study.record().ended == "stopped by its user"
+
+
 def test_interrupted_trials_go_on_under_their_numbers(study: Study, now: Now) -> None:
     stopped = driver_of(study, now)
     work = begun(stopped)
