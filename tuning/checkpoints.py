@@ -4,6 +4,7 @@ See ``tuning/manifest.py`` for what lies in the store, ``tuning/spool.py`` for w
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +26,7 @@ from tuning.manifest import (
 )
 from tuning.objects import AbsentObjectError, Objects, Place, StorageAwayError
 from tuning.spool import Content, Draft, Entry, Spool
-from tuning.uploads import Uploads
+from tuning.uploads import LONGEST_PAUSE_S, Uploads
 
 log = logging.getLogger(__name__)
 
@@ -88,24 +89,30 @@ class CheckpointStore:
         """What of a plan has been trained before; ``keys`` are those of its epochs, in order.
 
         Where the plan is known to be trained to ``trained_epochs``, in ``trained_s``, another node
-        may be uploading, which is waited for shortly. A store that does not answer is waited for
-        about as long as training again would take; then what lies on this node must do.
+        may be uploading, which is waited for shortly; longer after the store was away, as uploads
+        pause meanwhile. A store that does not answer is waited for about as long as training again
+        would take; then what lies on this node must do.
 
         Raises:
             UserError: the store refuses to be read.
         """
         wanted = min(trained_epochs, len(keys))
-        began_s = time.monotonic()
+        again_s = min(max(trained_s, AWAY_KNOWN_S), AWAY_LONGEST_S)
+        away_until_s = time.monotonic() + (again_s if wanted else AWAY_S)
+        was_away, there_until_s = False, math.inf
         while True:
             found = Beginning(self._objects, self._root, self._spool, keys, self._tell)
             found.look(self._looking)
-            waited_s = time.monotonic() - began_s
-            patience_s = LOOK_AGAIN_S
+            now_s = time.monotonic()
             if found.is_store_away:
-                again_s = min(max(trained_s, AWAY_KNOWN_S), AWAY_LONGEST_S)
-                patience_s = again_s if wanted else AWAY_S
+                was_away, until_s = True, away_until_s
+            else:
+                pause_s = LONGEST_PAUSE_S if was_away else 0.0
+                # From the first answer on.
+                there_until_s = min(there_until_s, now_s + LOOK_AGAIN_S + pause_s)
+                until_s = there_until_s
             enough = len(found.history) >= wanted and not (found.is_store_away and not wanted)
-            if enough or waited_s >= patience_s:
+            if enough or now_s >= until_s:
                 break
             time.sleep(POLL_S)
         if found.is_store_away and not enough:

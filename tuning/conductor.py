@@ -187,7 +187,10 @@ class Conductor:
         why = detail or FATES[cause].meaning
         attempt = 1 + max((a.number for a in attempts), default=0)
         self._progress.line(f"trial {number:>3} goes on elsewhere: {why} (attempt {attempt})")
-        self._waiting.append((number, self._study.trial(number).parameters))
+        trial = self._study.trial(number)
+        if trial.epochs and attempts and attempts[-1].node:
+            self._storing.bring(trial.epochs[-1].checkpoint_key, attempts[-1].node)
+        self._waiting.append((number, trial.parameters))
 
     def _finish(self, number: int, reason: ExitReason, detail: str | None) -> None:
         if not self._study.is_open(number):

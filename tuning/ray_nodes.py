@@ -36,18 +36,19 @@ def ids_of(addresses: Collection[str]) -> list[str]:
     return sorted(n["NodeID"] for n in found if n["NodeManagerAddress"] in addresses)
 
 
-def bring(keys: Collection[str]) -> Callable[[], bool]:
-    """Has every living node bring the checkpoints of these keys from its disk to the store; what
-    this returns says whether none of them has any left.
+def bring(keys: Collection[str], node: str | None = None) -> Callable[[], bool]:
+    """Has every living node, or the one at an address, bring the checkpoints of these keys from its
+    disk to the store; what this returns says whether none of them has any left.
 
     It takes no GPU, and no CPU that a trial could have: workers need not stay for it.
     """
     task = ray.remote(num_cpus=0, max_retries=3)(bring_leftovers)  # retries are untuned
     tasks = [
         task.options(
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            scheduling_strategy=NodeAffinitySchedulingStrategy(living["NodeID"], soft=False)
         ).remote(sorted(keys))
-        for node in _living()
+        for living in _living()
+        if node in (None, living["NodeManagerAddress"])
     ]
 
     def is_over() -> bool:

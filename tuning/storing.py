@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Protocol
 
 from usererror import UserError
 
@@ -26,9 +27,13 @@ SETTLE_S = 5.0
 LONGEST_LOOK_S = 2.0
 """What one look counts at most: one that takes longer met a store that hangs. Untuned."""
 
-Bring = Callable[[Collection[str]], Callable[[], bool]]
-"""Has checkpoints brought to the store that lie on disks of living nodes, for as long as that
-takes; what it returns says whether none of them lies on a disk any more."""
+
+class Bring(Protocol):
+    """Has checkpoints brought to the store that lie on disks of living nodes, or of the one at an
+    address, for as long as that takes; what it returns says whether none of them lies on a disk any
+    more."""
+
+    def __call__(self, keys: Collection[str], node: str | None = None) -> Callable[[], bool]: ...
 
 
 class AtOnce:
@@ -52,6 +57,9 @@ class AtOnce:
 
     def lost(self, patience_s: float = PATIENCE_S) -> list[int]:  # noqa: ARG002
         return []
+
+    def bring(self, key: str, node: str) -> None:
+        """There is nothing to bring."""
 
     def wait(self, seconds: float) -> None:
         """There is nothing to wait for."""
@@ -126,6 +134,10 @@ class Storing:
             for number in lost:
                 del self._awaited[number]
             return lost
+
+    def bring(self, key: str, node: str) -> None:
+        """Has a node bring what a worker may have left on its disk: another may come there late."""
+        self._bring({key}, node)
 
     def _is_lost(self, awaited: _Awaited) -> bool:
         if awaited.is_brought is None or not awaited.is_brought():

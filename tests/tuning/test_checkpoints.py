@@ -352,6 +352,21 @@ def test_a_known_epoch_is_looked_for_again(store_of: StoreOf, objects: MemoryObj
     assert other.beginning(KEYS, trained_epochs=1).history == history(1)
 
 
+def test_after_an_outage_the_uploads_of_another_node_have_their_turn(
+    store_of: StoreOf, objects: MemoryObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tuning.checkpoints.LOOK_AGAIN_S", 0.1)
+    uploading, other = store_of(), store_of("other node")
+    objects.away = True
+    save(uploading, KEYS[0], history(1), files(1))  # tried at once, after 1 s and after 3
+
+    def back() -> None:
+        objects.away = False
+
+    threading.Timer(1.5, back).start()
+    assert other.beginning(KEYS, trained_epochs=1).history == history(1)
+
+
 def test_who_looks_is_impatient_and_who_loads_is_not(
     store_of: StoreOf, objects: MemoryObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,10 +41,14 @@ class Nodes:
 
     def __init__(self) -> None:
         self.asked: list[set[str]] = []
+        self.asked_alone: list[tuple[str, ...]] = []
         self.living = {NODE}
         self.are_done = True
 
-    def __call__(self, keys: Collection[str]) -> Callable[[], bool]:
+    def __call__(self, keys: Collection[str], node: str | None = None) -> Callable[[], bool]:
+        if node is not None:
+            self.asked_alone.append((node, *keys))
+            return lambda: True
         self.asked.append(set(keys))
         return lambda: self.are_done
 
@@ -334,6 +338,18 @@ def test_a_search_that_is_stopped_waits_for_no_store_and_can_go_on(
     study.finish_running(ExitReason.SEARCH_ENDED, driver.ended_by)  # as its driver does
     assert driver.ended_by == "stopped by its user"
     assert [t.number for t in unfinished(study.record())] == [number]
+
+
+def test_what_a_worker_that_died_may_have_left_is_asked_of_its_node(
+    driver: Conductor, nodes: Nodes
+) -> None:
+    work = begun(driver)
+    driver.on_end(work.number, work.attempt, ExitReason.CRASHED, "its worker process died")
+    assert nodes.asked_alone == [], "it had trained nothing"
+    work = begun(driver)
+    assert report(driver, work.number, 1)
+    driver.on_end(work.number, work.attempt, ExitReason.PREEMPTED, "its worker was told to leave")
+    assert nodes.asked_alone == [(NODE, "trial0-epoch1")]
 
 
 def test_sigterm_ends_the_waiting_at_once(driver: Conductor, study: Study, store: Store) -> None:
