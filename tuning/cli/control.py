@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 STOP_GRACE_S = 30.0  # untuned: a driver looks once a second, so seconds are enough
 JOB_S = 45.0  # untuned: a driver that begins is known within seconds, an ended one gone as soon
-ENDING_S = 120.0  # untuned: a driver that has ended its search waits for epochs in flight
+ENDING_S = 120.0  # untuned: a driver that has ended its search waits for its workers
 
 Address = Annotated[str | None, typer.Option(help="http://HEAD:8265 of its cluster.")]
 Follow = Annotated[bool, typer.Option(help="Show progress until the search ends.")]
@@ -56,7 +56,7 @@ def stop(search: SearchName, address: Address = None) -> None:
         until = time.monotonic() + STOP_GRACE_S
         while time.monotonic() < until:
             if study.record().ended:
-                say(f"search {name} is stopped; workers finish the epoch that is in flight")
+                say(f"search {name} is stopped; its workers end within seconds")
                 return
             time.sleep(0.5)
         holder = storage.drivers().get(name)
