@@ -65,7 +65,7 @@ class Conductor:
         """Trials that go on as soon as a worker is free."""
         record = study.record()
         self._nodes = nodes
-        self._placing = Placing(study, nodes, progress.line)
+        self._placing = Placing(study, nodes, progress.line, clock)
         self._rule = rebuilt(self._spec.stopping, self._spec.budget.epochs, within(record))
         self._unfinished = [t.number for t in unfinished(record)]
         self._ledger = Ledger.of(record)
@@ -105,6 +105,9 @@ class Conductor:
         self._settle()
         if self._end:
             return Idle.DONE
+        if self._placing.waits():
+            # Ray Tune asks nothing else while it has no trial.
+            return Idle.DONE if self.must_end() else Idle.WAIT
         if self._waiting:
             number, settings = self._waiting.pop(0)
             self._progress.goes_on(number)
@@ -171,7 +174,7 @@ class Conductor:
             self._progress.line(f"trial {number:>3} cannot go on: {detail}")
             hopeless = "no node has what a training needs"
         elif (no_node_is_left and cause == ExitReason.DISK_FULL) or is_over(
-            cause, attempts, self._spec.resources
+            cause, attempts, self._spec.resources, self._placing.avoided
         ):
             # After other causes a node that was unfit hours ago is better than none: it may have
             # been mended, and says so at once if not.

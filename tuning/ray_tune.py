@@ -8,7 +8,8 @@ belongs to the study; nothing is read back from Ray Tune's own snapshots, and it
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from ray.tune.search import Searcher
 
 from tuning.events import Idle, SearchEvents
 from tuning.exits import ExitReason
-from tuning.ray_nodes import ID_LABEL, ids_of
+from tuning.ray_nodes import ID_LABEL, ids_of, living_ids
 from tuning.ray_worker import (
     ATTEMPT,
     DETAIL,
@@ -52,6 +53,8 @@ class_cache.ENV_VARS_TO_PROPAGATE -= {
 
 _AVOID = "avoid"
 _UNLIMITED = 1_000_000
+LOOK_S = 5.0
+"""How often it is looked whether waiting trials can still be placed; untuned."""
 
 
 class _Unsaved:
@@ -152,10 +155,14 @@ class _Starts(_Unsaved, tune.Callback):  # type: ignore[misc]
 class StudyScheduler(_Unsaved, FIFOScheduler):  # type: ignore[misc]
     """Hands every report to the study's rules and obeys them."""
 
-    def __init__(self, events: SearchEvents, starts: _Starts) -> None:
+    def __init__(
+        self, events: SearchEvents, starts: _Starts, nodes: Callable[[], Collection[str]]
+    ) -> None:
         super().__init__()
         self._events = events
         self._starts = starts
+        self._nodes = nodes
+        self._looked_s = -LOOK_S
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         """Called at every turn of Ray Tune's loop, about ten times a second."""
@@ -166,7 +173,30 @@ class StudyScheduler(_Unsaved, FIFOScheduler):  # type: ignore[misc]
                 actor = trial.temporary_state.ray_actor
                 if actor is not None and _attempt(trial) in given_up:
                     ray.kill(actor)  # of which Ray Tune hears as of any other death
+        if time.monotonic() - self._looked_s >= LOOK_S:
+            self._take_back(tune_controller)
+            self._looked_s = time.monotonic()
         return super().choose_trial_to_run(tune_controller)
+
+    def _take_back(self, tune_controller: Any) -> None:
+        """Trials that wait for a worker on any but the nodes that are left: where they may go is
+        decided anew."""
+        waiting = [
+            trial
+            for trial in tune_controller.get_trials()
+            # Without a folder it has not been asked a worker for yet, nor could it be ended.
+            if trial.status == Trial.PENDING and trial.relative_logdir and trial.config.get(_AVOID)
+        ]
+        left = set(self._nodes()) if waiting else set()
+        for trial in waiting:
+            if left and left <= set(trial.config[_AVOID]):
+                why = "no node is left that it may go to"
+                self._events.on_end(*_attempt(trial), ExitReason.PREEMPTED, why)
+                if trial in tune_controller._staged_trials:  # Ray Tune would count on it for ever
+                    tune_controller._unstage_trial_with_resources(trial)
+                # Not `stop_trial`, which prints that it is complete.
+                tune_controller.search_alg.on_trial_complete(trial.trial_id)
+                tune_controller._schedule_trial_stop(trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
         self._starts.tell()
@@ -316,7 +346,7 @@ def run_trials(
             tune.with_resources(HeadposeTrainable, resources),
             tune_config=tune.TuneConfig(
                 search_alg=StudySearcher(events, spec, fingerprint, under_way),
-                scheduler=StudyScheduler(events, starts),
+                scheduler=StudyScheduler(events, starts, lambda: living_ids(gpus)),
                 num_samples=-1,
                 reuse_actors=True,
             ),

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -138,3 +139,53 @@ def test_without_its_imagenet_weights_a_search_ends_before_it_has_spent_its_tria
     assert gone_on.returncode == 0, gone_on.stdout + gone_on.stderr
     trials = storage.open("small-lacking").record().trials
     assert [trial.exit_reason for trial in trials] == [ExitReason.COMPLETED] * 6
+
+
+QUEUED = """
+import os, sys
+from pathlib import Path
+from cluster.settings import load_settings
+settings = load_settings()
+os.environ.update(settings.client_environment())
+from tuning import ray_nodes, ray_tune
+from tuning.events import Idle, Work
+from tuning.spec import load_spec
+
+class Events:
+    ends = []
+    handed_out = False
+
+    def next_trial(self):
+        if self.handed_out:
+            return Idle.DONE if self.ends else Idle.WAIT
+        self.handed_out = True
+        return Work(0, {"alpha": 1.0}, avoid=tuple(ray_nodes.living(1.0)))
+
+    def on_end(self, *end):
+        self.ends.append(end)
+
+    def hung(self):
+        return []
+
+    def must_end(self):
+        return False
+
+ray_nodes.connect(settings.require("ray_address"), namespace="queued")
+ray_tune.run_trials(Events(), load_spec(Path(sys.argv[1])), "0" * 64, 1.0, lambda: 1)
+print(*Events.ends[0])
+"""
+
+
+def test_a_queued_trial_is_taken_back_when_the_last_node_that_it_may_go_to_has_left(
+    servers: Settings, search_file: SearchFile
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", QUEUED, str(search_file())],
+        env=os.environ | {"HOPETUNE_STATE_DIR": str(servers.state_dir)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    told = "0 1 preempted no node is left that it may go to\n"
+    assert done.stdout.endswith(told), done.stdout + done.stderr

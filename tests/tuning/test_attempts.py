@@ -52,6 +52,13 @@ def test_stalls_have_a_limit_of_their_own_and_full_disks_none() -> None:
         assert not is_over(cause, attempts(*[cause] * 5), limits)
 
 
+def test_what_an_avoided_node_does_is_excused_but_not_for_ever() -> None:
+    limits = Resources(retries=1)
+    assert not is_over(CRASHED, attempts(*[CRASHED] * 7), limits, avoided={"node"})
+    assert is_over(CRASHED, attempts(*[CRASHED] * 8), limits, avoided={"node"})
+    assert is_over(CRASHED, attempts(*[CRASHED] * 2), limits, avoided={"other"})
+
+
 # -- the conductor ---------------------------------------------------------------------------------
 
 
@@ -268,3 +275,29 @@ def test_after_an_outage_on_the_only_node_a_resumed_trial_may_be_sent_away(study
     assert again.number == 0
     conductor.on_end(0, again.attempt, DISK_FULL, "no space left")
     assert study.trial(0).exit_reason == DISK_FULL, "there is no other node"
+
+
+def test_while_only_avoided_nodes_are_left_others_are_waited_for_and_no_trial_fails(
+    study: Study,
+) -> None:
+    nodes, clock = ["bad", "good"], VirtualClock()
+    study.record_avoided_nodes({"bad": "it fails every trial"})
+    conductor = Conductor(study, ProgressLines(io.StringIO()), AtOnce(), clock, lambda: nodes)
+    first, second = handed_out(conductor), handed_out(conductor)
+    assert first.avoid == second.avoid == ("bad",)
+    nodes.remove("good")
+    for work in (first, second):
+        conductor.on_end(work.number, work.attempt, PREEMPTED, "its node is lost")
+    assert conductor.next_trial() is Idle.WAIT
+    nodes.append("good")
+    again = handed_out(conductor)
+    assert again.avoid == ("bad",)
+    nodes.remove("good")
+    conductor.on_end(again.number, again.attempt, PREEMPTED, "its node is lost")
+    assert conductor.next_trial() is Idle.WAIT
+    clock.move_to(clock() + 301_000)
+    for _ in range(3):
+        work = handed_out(conductor)
+        conductor.on_start(work.number, work.attempt, "bad", 4711)
+        conductor.on_end(work.number, work.attempt, CRASHED, "a broken GPU")
+    assert study.record().count("RUNNING") == 2
