@@ -2,13 +2,14 @@
 the randomness."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import ndtr
 
 from tuning.curve_model import CurveModel, Curves, Floats, Points
+from tuning.grid import Configuration, configuration
 from tuning.space import Parameter, Settings
 from tuning.variations import drawn
 
@@ -58,6 +59,7 @@ def promising(
     seen: Sequence[Seen],
     last_epoch: int,
     random: np.random.Generator,
+    known: Collection[Configuration] = (),
 ) -> Settings | None:
     """The configuration whose end is expected to improve most on the best one.
 
@@ -66,9 +68,11 @@ def promising(
         seen: what was and is trained, in the order in which it began.
         last_epoch: of a whole training.
         random: where candidates come from.
+        known: configurations that were proposed before, and are not again.
 
     Returns:
-        A whole configuration; none where too few curves are known to learn from.
+        A whole configuration; none where too few curves are known to learn from, or no candidate
+        is new.
     """
     first = _looked_at(last_epoch)[0]
     told = [s for s in seen if s.tells_after(first)]
@@ -87,13 +91,19 @@ def promising(
     for leader in leaders:
         for width in WIDTHS:
             candidates += [drawn(parameters, random, leader, width) for _ in range(STEPS_EACH)]
+    candidates = _new(candidates, known)
+    if not candidates:
+        return None
     for round_ in range(ROUNDS):
         best = _best(model, parameters, candidates, target)
         width = FIRST_WIDTH / 2**round_
-        candidates = best + [
-            drawn(parameters, random, near, width) for near in best for _ in range(CHILDREN)
-        ]
+        steps = [drawn(parameters, random, near, width) for near in best for _ in range(CHILDREN)]
+        candidates = best + _new(steps, known)
     return _best(model, parameters, candidates, target)[0]
+
+
+def _new(candidates: list[Settings], known: Collection[Configuration]) -> list[Settings]:
+    return [settings for settings in candidates if configuration(settings) not in known]
 
 
 def _weightiest(told: Sequence[Seen], most: int) -> list[Seen]:

@@ -1,7 +1,6 @@
 """The grid of a space: every configuration once, and which of them are left. Pure."""
 
-import itertools
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from tuning.legal import count_of, value_after
 from tuning.space import Choices, Parameter, Settings, Value
@@ -22,21 +21,33 @@ def untried(spec: SearchSpec, known: Collection[Configuration]) -> Settings | No
     return next((s for s in grid(spec) if configuration(s) not in known), None)
 
 
-def grid(spec: SearchSpec) -> list[Settings]:
-    """All configurations of a space without continuous ranges, the last parameter fastest."""
-    values = [_grid_values(name, p) for name, p in spec.parameters.items()]
-    found: dict[Configuration, Settings] = {}
-    for point in itertools.product(*values):
-        settings: Settings = {}
-        for (name, parameter), value in zip(spec.parameters.items(), point, strict=True):
-            if parameter.is_active(settings):
-                settings[name] = value
-        found.setdefault(configuration(settings), settings)
-    return list(found.values())
+def has_grid(spec: SearchSpec) -> bool:
+    """Whether no parameter of a space is continuous."""
+    return all(
+        isinstance(p, Choices) or count_of(name, p) is not None
+        for name, p in spec.parameters.items()
+    )
 
 
-def _grid_values(name: str, parameter: Parameter) -> tuple[Value, ...]:
+def grid(spec: SearchSpec) -> Iterator[Settings]:
+    """All configurations of a space that has a grid, each once, the last parameter fastest."""
+    yield from _rows(tuple(spec.parameters.items()), {})
+
+
+def _rows(parameters: Sequence[tuple[str, Parameter]], chosen: Settings) -> Iterator[Settings]:
+    if not parameters:
+        yield chosen
+        return
+    (name, parameter), rest = parameters[0], parameters[1:]
+    if not parameter.is_active(chosen):
+        yield from _rows(rest, chosen)
+        return
+    for value in _grid_values(name, parameter):
+        yield from _rows(rest, {**chosen, name: value})
+
+
+def _grid_values(name: str, parameter: Parameter) -> Iterable[Value]:
     if isinstance(parameter, Choices):
-        return parameter.choices
-    count = count_of(name, parameter) or 0  # the search file is checked: it is not continuous
-    return tuple(value_after(name, parameter, index) for index in range(count))
+        return dict.fromkeys(parameter.choices)  # 3 and 3.0 are one
+    count = count_of(name, parameter) or 0  # it is not continuous
+    return (value_after(name, parameter, index) for index in range(count))

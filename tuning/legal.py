@@ -30,6 +30,8 @@ def step_of(name: str, parameter: Range) -> float | None:
 
 def count_of(name: str, parameter: Range) -> int | None:
     """How many values a range has; none where it is continuous."""
+    if parameter.low == parameter.highest:
+        return 1
     step = step_of(name, parameter)
     return None if step is None else round((parameter.highest - parameter.low) / step) + 1
 

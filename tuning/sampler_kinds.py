@@ -21,6 +21,7 @@ from optuna.samplers import (
 from optuna.trial import FrozenTrial, TrialState
 
 from tuning.distributions import distribution
+from tuning.grid import configuration
 from tuning.space import Range
 from tuning.spec import SearchSpec
 from tuning.study_records import number_of
@@ -93,6 +94,9 @@ class ByCurves(BaseSampler):
         # Here, as commands that only look at searches import this module, too: scipy takes 0.2 s.
         from tuning.curve_proposals import promising  # noqa: PLC0415
 
+        # Those of earlier searches, numbered below zero, were not trained here.
+        every = study.get_trials(deepcopy=False)
+        proposed = {configuration(dict(t.params)) for t in every if t.number >= 0}
         latest: dict[int, FrozenTrial] = {}
         for shown in study.get_trials(deepcopy=False, states=self._SHOWN):
             known = latest.get(number_of(shown))
@@ -102,7 +106,8 @@ class ByCurves(BaseSampler):
             return {}
         seen = [_seen(latest[number]) for number in sorted(latest)]
         spec = self._spec
-        return promising(spec.parameters, seen, spec.budget.epochs, self._numbers) or {}
+        epochs = spec.budget.epochs
+        return promising(spec.parameters, seen, epochs, self._numbers, proposed) or {}
 
     def sample_independent(
         self,
@@ -131,7 +136,8 @@ def _tpe(spec: SearchSpec, seed: int) -> BaseSampler:
 
 
 def _gp(spec: SearchSpec, seed: int) -> BaseSampler:
-    return GPSampler(seed=seed, n_startup_trials=spec.sampler.startup_trials)
+    startup = spec.sampler.startup_trials
+    return GPSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
 
 
 def _qmc(spec: SearchSpec, seed: int) -> BaseSampler:  # noqa: ARG001

@@ -3,17 +3,18 @@
 A proposal depends on the study and on its own index alone: each has a seed of its own, so a driver
 that starts again proposes what the one before it would have. First come the `try_first` settings of
 the search file, then small variations around them, then the sampler, of which a share stays random.
-A configuration that was proposed before is drawn again, a few times.
+A configuration that was proposed before is drawn again: by the sampler, which may insist on what it
+holds for the best, then by chance, and at last by the grid of a space that has one.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import numpy as np
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import TrialState, create_trial
 
 from tuning.distributions import distribution
-from tuning.grid import Configuration, configuration, untried
+from tuning.grid import Configuration, configuration, has_grid, untried
 from tuning.sampler_kinds import SAMPLERS
 from tuning.space import Settings
 from tuning.spec import SearchSpec
@@ -21,7 +22,8 @@ from tuning.study_view import Finished
 from tuning.variations import varied
 
 LEADERS = 3  # untuned
-DRAWS = 20  # untuned: then the space is as good as exhausted, and a repetition costs no training
+DRAWS = 20  # by the sampler, and as many by chance; untuned
+DRAWS_BY_GP = 2  # each takes it a second, and it hardly ever changes its mind; untuned
 
 
 def propose(
@@ -40,13 +42,23 @@ def propose(
     """
     if spec.sampler.name == "grid" and index >= len(spec.try_first):
         return untried(spec, known)
+    left = untried(spec, known) if has_grid(spec) else None
+    is_exhausted = left is None and has_grid(spec)
     settings: Settings = {}
-    for attempt in range(DRAWS):
+    for settings in _draws(spec, index, study):
+        if is_exhausted or configuration(settings) not in known:
+            return settings
+    is_named = index < len(spec.try_first)  # and is repeated there
+    return settings if is_named or left is None else left
+
+
+def _draws(spec: SearchSpec, index: int, study: Finished) -> Iterator[Settings]:
+    for attempt in range(DRAWS_BY_GP if spec.sampler.name == "gp" else DRAWS):
+        yield _draw(spec, index, study, np.random.default_rng((spec.sampler.seed, index, attempt)))
+    # What comes by chance keeps the notes: it belongs to the generation of what it stands in for.
+    for attempt in range(DRAWS, 2 * DRAWS if index >= len(spec.try_first) else DRAWS):
         random = np.random.default_rng((spec.sampler.seed, index, attempt))
-        settings = _draw(spec, index, study, random)
-        if configuration(settings) not in known:
-            break
-    return settings
+        yield _sampled(spec, {}, study, RandomSampler(int(random.integers(2**32))))
 
 
 def _draw(spec: SearchSpec, index: int, study: Finished, random: np.random.Generator) -> Settings:

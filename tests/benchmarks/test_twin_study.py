@@ -26,7 +26,7 @@ def test_each_is_a_legal_search_and_a_grid_is_searched_whole(search: TwinSearch)
         assert spec.sampler.name != "grid"
         assert all(spec.train_config(row) for row in spec.try_first)
     else:
-        assert spec.budget.trials == len(grid(spec)) == len(keys_of(search))
+        assert spec.budget.trials == len(list(grid(spec))) == len(keys_of(search))
 
 
 def test_two_steps_train_at_most_three_fifths_of_their_epochs() -> None:

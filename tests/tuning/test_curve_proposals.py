@@ -80,3 +80,20 @@ def test_what_is_being_trained_is_not_proposed_again() -> None:
 def test_many_trials_are_no_trouble() -> None:
     found = promising(SPACE, seen(MOST + 60, 6), EPOCHS, np.random.default_rng(0))
     assert found is not None
+
+
+def test_of_a_few_configurations_the_best_new_one_is_proposed_and_none_a_second_time() -> None:
+    space: dict[str, Parameter] = {
+        "backbone": SPACE["backbone"],
+        "learning_rate": Choices(choices=(1e-5, 1e-4, 1e-3, 1e-2)),
+    }
+    rates = {"resnet18": (1e-5, 1e-4, 1e-3, 1e-2), "resnet50": (1e-5, 1e-3, 1e-2)}
+    tried: list[Settings] = [
+        {"backbone": name, "learning_rate": rate} for name in rates for rate in rates[name]
+    ]
+    known = [Seen(settings, curve(settings, EPOCHS)) for settings in tried]
+    new: Settings = {"backbone": "resnet50", "learning_rate": 1e-4}
+    proposed = {configuration(settings) for settings in tried}
+    random = np.random.default_rng(0)
+    assert promising(space, known, EPOCHS, random, proposed) == new
+    assert promising(space, known, EPOCHS, random, {*proposed, configuration(new)}) is None

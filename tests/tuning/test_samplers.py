@@ -8,6 +8,7 @@ import pytest
 from tuning.exits import ExitReason
 from tuning.grid import configuration, grid
 from tuning.records import EpochRecord
+from tuning.sampler_kinds import SAMPLERS
 from tuning.space import Choices, Parameter, Range, Settings
 from tuning.spec import Budget, Data, Sampler, SearchSpec
 from tuning.storage import Storage
@@ -123,7 +124,7 @@ def test_a_grid_is_walked_once_and_then_over() -> None:
     spec = search(space, sampler=Sampler(name="grid"))
     study = study_of(spec)
     found = proposals(study, 50)
-    assert found == grid(spec)
+    assert found == list(grid(spec))
     assert len(found) == 2 * (1 + 2)
     assert study.ask() is None
 
@@ -150,6 +151,31 @@ def test_steps_that_do_not_divide_the_range_end_below_its_edge(name: Any) -> Non
     found = proposals(study_of(search(space, sampler=Sampler(name=name, startup_trials=4))), 16)
     assert len(found) == 16
     assert {round(float(s["decay_rate"] or 0), 9) for s in found} <= {0.8, 0.85, 0.9, 0.95}
+
+
+@pytest.mark.parametrize("name", sorted([*SAMPLERS, "grid"]))
+def test_nothing_is_proposed_twice_while_something_is_new(name: Any) -> None:
+    space: dict[str, Parameter] = {
+        "backbone": Choices(choices=("resnet18", "resnet50", "squeezenet1_1")),
+        "decay_rate": Range(low=0.8, high=1.0, step=0.05),
+        "unfreeze_epoch": Range(low=0, high=1, when={"backbone": ("resnet50",)}),
+    }
+    objectives = ("val_mae", "latency_ms") if name == "nsga2" else ("val_mae",)
+    spec = search(
+        space,
+        sampler=Sampler(name=name, startup_trials=4, seed=3),
+        objectives=objectives,
+    )
+    found = proposals(study_of(spec), 21)
+    assert len({configuration(settings) for settings in found}) == 20 == len(list(grid(spec)))
+    assert len(found) == (20 if name == "grid" else 21), "the others begin again"
+    assert all(spec.holds(settings) for settings in found)
+
+
+def test_what_is_to_be_tried_first_twice_is_tried_twice() -> None:
+    first = {"backbone": "resnet18", "decay_rate": 0.9, "unfreeze_epoch": 0}
+    space = {name: SPACE[name] for name in first}
+    assert proposals(study_of(search(space, try_first=(first, first))), 2) == [first, first]
 
 
 def test_a_space_that_is_exhausted_repeats_itself() -> None:

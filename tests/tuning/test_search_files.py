@@ -58,7 +58,7 @@ def test_a_file_is_planned(spec: SearchSpec) -> None:
 
 def test_a_grid_s_budget_is_its_number_of_rows(spec: SearchSpec) -> None:
     if spec.sampler.name == "grid":
-        assert spec.budget.trials == len(grid(spec))
+        assert spec.budget.trials == len(list(grid(spec)))
 
 
 def test_a_table_keeps_what_its_report_evaluates(spec: SearchSpec) -> None:
@@ -68,7 +68,7 @@ def test_a_table_keeps_what_its_report_evaluates(spec: SearchSpec) -> None:
 
 def test_every_row_gives_a_network_that_takes_its_pictures(spec: SearchSpec) -> None:
     """Built without memory or ImageNet weights: shapes alone."""
-    rows = grid(spec) if spec.sampler.name == "grid" else [dict(s) for s in spec.try_first]
+    rows = list(grid(spec)) if spec.sampler.name == "grid" else [dict(s) for s in spec.try_first]
     assert rows
     seen = set()
     for row in rows:
