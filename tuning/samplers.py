@@ -7,11 +7,13 @@ A configuration that was proposed before is drawn again: by the sampler, which m
 holds for the best, then by chance, and at last by the grid of a space that has one.
 """
 
+import functools
 from collections.abc import Collection, Iterator
 
 import numpy as np
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import TrialState, create_trial
+from threadpoolctl import ThreadpoolController
 
 from tuning.distributions import distribution
 from tuning.grid import Configuration, configuration, has_grid, untried
@@ -42,6 +44,23 @@ def propose(
     """
     if spec.sampler.name == "grid" and index >= len(spec.try_first):
         return untried(spec, known)
+    # Threads gain nothing on matrices this small, and where trainings share the cores each of their
+    # many calls waits for the slowest thread.
+    with _blas().limit(limits=1, user_api="blas"):
+        return _proposed(spec, index, study, known)
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    """The BLAS libraries of this process; it takes 8 ms to look for them, so it is done once."""
+    import scipy.linalg  # noqa: F401, PLC0415 - that its own is there to be found
+
+    return ThreadpoolController()
+
+
+def _proposed(
+    spec: SearchSpec, index: int, study: Finished, known: Collection[Configuration]
+) -> Settings:
     left = untried(spec, known) if has_grid(spec) else None
     is_exhausted = left is None and has_grid(spec)
     settings: Settings = {}

@@ -4,6 +4,9 @@ import math
 from typing import Any
 
 import pytest
+import scipy.linalg  # noqa: F401 - its BLAS is another one than numpy's
+from optuna.samplers import RandomSampler
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from tuning.exits import ExitReason
 from tuning.grid import configuration, grid
@@ -176,6 +179,28 @@ def test_what_is_to_be_tried_first_twice_is_tried_twice() -> None:
     first = {"backbone": "resnet18", "decay_rate": 0.9, "unfreeze_epoch": 0}
     space = {name: SPACE[name] for name in first}
     assert proposals(study_of(search(space, try_first=(first, first))), 2) == [first, first]
+
+
+def test_a_proposal_takes_one_thread_and_leaves_the_others_as_they_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Threads that wait for each other on cores which trainings share take ten times as long."""
+    during: list[list[int]] = []
+
+    class Watched(RandomSampler):
+        def sample_relative(self, *_: Any) -> dict[str, Any]:
+            during.append(blas_threads())
+            return {}
+
+    def blas_threads() -> list[int]:
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    monkeypatch.setitem(SAMPLERS, "random", lambda _, seed: Watched(seed))
+    with threadpool_limits(2, "blas"):
+        study_of(search(sampler=Sampler(name="random"))).ask()
+        after = blas_threads()
+    assert set(during[0]) == {1}
+    assert set(after) == {2}
 
 
 def test_a_space_that_is_exhausted_repeats_itself() -> None:
