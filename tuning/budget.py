@@ -15,7 +15,7 @@ class Usage:
     wall_clock_minutes: float
     best_mae_deg: float | None
     trials_since_best: int
-    """Trials that began after the one with the best error."""
+    """Trials that began after the best error was found."""
     best_goes_on: bool = False
     """Whether the trial with the best error is not over yet, or goes on when the search does."""
 

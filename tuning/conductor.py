@@ -133,7 +133,7 @@ class Conductor:
         self._running.heard(number, record)
         value = record.metrics["val_mae"]
         if self._study.record_epoch(number, record):
-            self._ledger.epoch(number, value, restored=record.restored)
+            self._ledger.epoch(number, value, record.at_ms, restored=record.restored)
             self._rule.enter(number, record.epoch, value)
         self._progress.epoch(number, self._spec.budget.epochs, record)
         self._look_for_winner()
@@ -329,7 +329,7 @@ class Conductor:
 
     def _goes_on(self, number: int) -> Work:
         settings = self._study.take_up(number)
-        self._ledger.begins(number)
+        self._ledger.begins(number, self._clock())
         self._progress.goes_on(number)
         return self._handed_out(number, settings)
 
@@ -344,7 +344,7 @@ class Conductor:
         number, settings = found
         if self._ledger.trials_begun < len(self._spec.try_first):
             self._protected.add(number)
-        self._ledger.begins(number)
+        self._ledger.begins(number, self._clock())
         self._progress.started(number, settings)
         return self._handed_out(number, settings)
 

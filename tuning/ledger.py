@@ -1,7 +1,7 @@
 """What a search has used and found so far: kept event by event, and the same when it is rebuilt."""
 
 import math
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections.abc import Container
 
 from tuning.budget import Usage
@@ -20,7 +20,11 @@ class Ledger:
         self._held_s = 0.0
         self._epochs = 0
         self._best_of: tuple[float, int] = (math.inf, -1)
-        self._begun: list[int] = []
+        self._best_since: tuple[float, int] = (math.inf, -1)
+        """The best error, and when it was found first."""
+        self._latest = -1
+        self._begun_ms: list[int] = []
+        """When each trial began, in rising order."""
 
     @classmethod
     def of(cls, search: SearchRecord) -> "Ledger":
@@ -28,21 +32,22 @@ class Ledger:
         for trial in search.trials:
             if trial.started_ms is None:
                 continue
-            ledger.begins(trial.number)
+            ledger.begins(trial.number, trial.started_ms)
             for attempt in trial.attempts:
                 if attempt.node:
                     ledger.holds(trial.number, attempt.begun_ms)
                 if attempt.ended_ms is not None:
                     ledger.releases(trial.number, attempt.ended_ms)
             for epoch in trial.epochs:
-                ledger.epoch(trial.number, epoch.metrics["val_mae"], restored=epoch.restored)
+                value = epoch.metrics["val_mae"]
+                ledger.epoch(trial.number, value, epoch.at_ms, restored=epoch.restored)
             if trial.ended_ms is not None:
                 ledger.ends(trial.number, trial.ended_ms)
         return ledger
 
     @property
     def trials_begun(self) -> int:
-        return len(self._begun)
+        return len(self._begun_ms)
 
     @property
     def running(self) -> int:
@@ -58,10 +63,11 @@ class Ledger:
         best, trial = self._best_of
         return trial if math.isfinite(best) else None
 
-    def begins(self, trial: int) -> None:
+    def begins(self, trial: int, at_ms: int) -> None:
         """A trial starts, or a paused one goes on: as soon as a worker has it."""
-        if trial not in self._running and (not self._begun or trial > self._begun[-1]):
-            self._begun.append(trial)
+        if trial > self._latest:
+            self._latest = trial
+            insort(self._begun_ms, at_ms)
         self._running.add(trial)
 
     def holds(self, trial: int, at_ms: int) -> None:
@@ -73,10 +79,12 @@ class Ledger:
         since_ms = self._held_since_ms.pop(trial, at_ms)
         self._held_s += max(0, at_ms - since_ms) / 1000
 
-    def epoch(self, trial: int, mae_deg: float, *, restored: bool) -> None:
+    def epoch(self, trial: int, mae_deg: float, at_ms: int, *, restored: bool) -> None:
         self._epochs += not restored
-        if math.isfinite(mae_deg) and (mae_deg, trial) < self._best_of:
-            self._best_of = (mae_deg, trial)  # of equal ones the older: no matter which came first
+        if math.isfinite(mae_deg):
+            # Of equal trials the older one: no matter which came first.
+            self._best_of = min(self._best_of, (mae_deg, trial))
+            self._best_since = min(self._best_since, (mae_deg, at_ms))
 
     def ends(self, trial: int, at_ms: int) -> None:
         """A trial is over, or paused."""
@@ -97,4 +105,4 @@ class Ledger:
         )
 
     def _since_best(self) -> int:
-        return len(self._begun) - bisect_right(self._begun, self._best_of[1])
+        return len(self._begun_ms) - bisect_right(self._begun_ms, self._best_since[1])

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from tuning.budget import Usage, ended_by, proposals_ended_by, target_reached
+from tuning.ledger import Ledger
 from tuning.spec import Budget
 
 USED = Usage(
@@ -51,3 +52,17 @@ def test_trials_and_patience_end_the_proposals_only() -> None:
     ended = proposals_ended_by(Budget(trials=6, epochs=5, patience=3), USED)
     assert ended == "no better error in 3 trials"
     assert ended_by(Budget(trials=5, epochs=5, patience=1), USED) is None
+
+
+def test_patience_counts_from_when_the_best_error_was_found() -> None:
+    """Not from when its trial began: a paused one may come to lead long after many others."""
+    ledger = Ledger(1.0, 0)
+    for trial in range(5):
+        ledger.begins(trial, at_ms=10 * trial)
+        ledger.epoch(trial, 9.0 - trial, at_ms=10 * trial + 5, restored=False)
+    ledger.epoch(0, 4.0, at_ms=60, restored=False)
+    assert ledger.usage(100).trials_since_best == 0
+    ledger.begins(5, at_ms=70)
+    ledger.epoch(5, 4.0, at_ms=80, restored=False)
+    ledger.begins(6, at_ms=90)
+    assert ledger.usage(100).trials_since_best == 2, "as good is no better"
