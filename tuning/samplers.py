@@ -19,7 +19,7 @@ from tuning.distributions import distribution
 from tuning.grid import Configuration, configuration, has_grid, untried
 from tuning.sampler_kinds import SAMPLERS
 from tuning.space import Settings
-from tuning.spec import SearchSpec
+from tuning.spec import SearchSpec, first_value
 from tuning.study_view import Finished
 from tuning.variations import varied
 
@@ -136,9 +136,10 @@ def _sampled(spec: SearchSpec, given: Settings, study: Finished, sampler: BaseSa
             continue
         if name in given:
             settings[name] = given[name]
+        elif (values := distribution(name, parameter)).single():  # samplers are not asked for these
+            settings[name] = first_value(name, parameter)
         elif name in together:
             settings[name] = together[name]
         else:
-            alone = sampler.sample_independent(study, trial, name, distribution(name, parameter))
-            settings[name] = alone
+            settings[name] = sampler.sample_independent(study, trial, name, values)
     return settings

@@ -175,6 +175,23 @@ def test_nothing_is_proposed_twice_while_something_is_new(name: Any) -> None:
     assert all(spec.holds(settings) for settings in found)
 
 
+@pytest.mark.parametrize("name", sorted(SAMPLERS))
+def test_a_range_of_one_value_has_it(name: Any) -> None:
+    space: dict[str, Parameter] = {
+        "learning_rate": Range(low=3e-5, high=3e-5, log=True),
+        "unfreeze_epoch": Range(low=3, high=3),
+        "bin_width": Choices(choices=(3.0,)),
+        "alpha": Range(low=0.1, high=1, log=True),
+        "decay_rate": Range(low=0.8, high=1),
+        "backbone": Choices(choices=("resnet18", "resnet50")),
+    }
+    objectives = ("val_mae", "latency_ms") if name == "nsga2" else ("val_mae",)
+    sampler = Sampler(name=name, startup_trials=4, seed=3)
+    found = proposals(study_of(search(space, sampler=sampler, objectives=objectives)), 9)
+    only = {(s["learning_rate"], s["unfreeze_epoch"], s["bin_width"]) for s in found}
+    assert only == {(3e-5, 3, 3.0)}
+
+
 def test_what_is_to_be_tried_first_twice_is_tried_twice() -> None:
     first = {"backbone": "resnet18", "decay_rate": 0.9, "unfreeze_epoch": 0}
     space = {name: SPACE[name] for name in first}
