@@ -1,5 +1,7 @@
-"""Optuna's samplers by name, each made anew for a single proposal, with that proposal's seed."""
+"""Optuna's samplers by name, each made anew for a single proposal, with that proposal's seed; and
+what each is told of a trial that did not come to its end."""
 
+import copy
 import math
 import warnings
 from collections.abc import Callable
@@ -140,13 +142,14 @@ def _gp(spec: SearchSpec, seed: int) -> BaseSampler:
     return GPSampler(seed=seed, n_startup_trials=startup, warn_independent_sampling=False)
 
 
-def _qmc(spec: SearchSpec, seed: int) -> BaseSampler:  # noqa: ARG001
+def _qmc(spec: SearchSpec, seed: int) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # since Optuna 3.0
         # One sequence for the whole search, of which each proposal takes the next point.
         return QMCSampler(
             scramble=True,
             seed=spec.sampler.seed,
+            independent_sampler=RandomSampler(seed),  # else by the search's seed, ever the same
             warn_asynchronous_seeding=False,
             warn_independent_sampling=False,
         )
@@ -170,3 +173,18 @@ SAMPLERS: dict[str, Callable[[SearchSpec, int], BaseSampler]] = {
     "nsga2": _nsga2,
     "random": _random,
 }
+
+
+def as_told_to(sampler: str, trial: FrozenTrial) -> FrozenTrial:
+    """A trial as a sampler is to see it."""
+    if sampler == "gp-curves" or trial.state != TrialState.PRUNED:
+        return trial
+    last = trial.intermediate_values.get(trial.last_step or 0, math.nan)
+    told = copy.copy(trial)
+    if not math.isfinite(last):
+        # Else Optuna ranks it by its last step: the later it diverged, the better.
+        told.intermediate_values = {}
+    elif sampler == "gp":
+        # It learns from complete trials only, of which early stopping leaves few.
+        told.state, told.value = TrialState.COMPLETE, last
+    return told

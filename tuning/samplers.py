@@ -17,7 +17,7 @@ from threadpoolctl import ThreadpoolController
 
 from tuning.distributions import distribution
 from tuning.grid import Configuration, configuration, has_grid, untried
-from tuning.sampler_kinds import SAMPLERS
+from tuning.sampler_kinds import SAMPLERS, as_told_to
 from tuning.space import Settings
 from tuning.spec import SearchSpec, first_value
 from tuning.study_view import Finished
@@ -47,7 +47,8 @@ def propose(
     # Threads gain nothing on matrices this small, and where trainings share the cores each of their
     # many calls waits for the slowest thread.
     with _blas().limit(limits=1, user_api="blas"):
-        return _proposed(spec, index, study, known)
+        told = study.shown(functools.partial(as_told_to, spec.sampler.name))
+        return _proposed(spec, index, told, known)
 
 
 @functools.cache

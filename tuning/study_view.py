@@ -67,6 +67,12 @@ class Finished(optuna.Study):
         self._seen = None
         self.notes.clear()
 
+    def shown(self, as_told: Callable[[FrozenTrial], FrozenTrial]) -> "Finished":
+        """The same with each trial as one kind of sampler is told of it."""
+        other = copy.copy(self)
+        other._seen = [as_told(trial) for trial in self._get_trials()]
+        return other
+
     def leaders(self, count: int) -> list[Settings]:
         """Settings of the trials that came furthest, the best of these first."""
         ended = [

@@ -192,6 +192,53 @@ def test_a_range_of_one_value_has_it(name: Any) -> None:
     assert only == {(3e-5, 3, 3.0)}
 
 
+def test_a_quasi_random_search_draws_each_conditional_value_anew() -> None:
+    space: dict[str, Parameter] = {
+        "learning_rate": SPACE["learning_rate"],
+        "backbone": Choices(choices=("squeezenet1_1", "resnet18")),
+        "alpha": Range(low=0.1, high=1, when={"backbone": ("resnet18",)}),
+        "decay_rate": Range(low=0.8, high=1, when={"backbone": ("squeezenet1_1",)}),
+    }
+    found = proposals(study_of(search(space, sampler=Sampler(name="qmc", seed=3))), 12)
+    assert len({s.get("alpha", s.get("decay_rate")) for s in found}) == 12
+
+
+def tell(study: Study, number: int, values: list[float], reason: ExitReason) -> None:
+    for epoch, value in enumerate(values, start=1):
+        study.record_epoch(number, EpochRecord(epoch, 0, {"val_mae": value}, "", restored=False))
+    study.finish(number, reason)
+
+
+def test_the_gaussian_process_learns_from_trials_that_were_stopped() -> None:
+    space = {"learning_rate": SPACE["learning_rate"]}
+    study = study_of(search(space, sampler=Sampler(name="gp", startup_trials=4, seed=3)))
+    rates: list[float] = []
+    for _ in range(12):
+        asked = study.ask()
+        assert asked is not None
+        rates.append(math.log10(float(asked[1]["learning_rate"] or 0)))
+        tell(study, asked[0], [6 + (rates[-1] + 4.2) ** 2], ExitReason.PAUSED)
+    assert sum(abs(rate + 4.2) < 0.1 for rate in rates[6:]) >= 4, "of random ones, one in ten"
+
+
+@pytest.mark.parametrize("name", ["tpe", "gp-curves"])
+def test_what_diverges_late_is_no_better_than_what_was_stopped_before(name: Any) -> None:
+    sampler = Sampler(name=name, startup_trials=4, seed=0, local_share=0.0)
+    spec = search({"learning_rate": Range(low=1e-5, high=1e-1, log=True)}, sampler=sampler)
+    study = study_of(spec.model_copy(update={"budget": Budget(trials=50, epochs=27)}))
+    rates: list[float] = []
+    for _ in range(24):
+        asked = study.ask()
+        assert asked is not None
+        rate = float(asked[1]["learning_rate"] or 0)
+        diverges = rate > 1e-2
+        values = [20.0] * 8 + [math.nan] if diverges else [12.0 - epoch for epoch in range(6)]
+        reason = ExitReason.DIVERGED if diverges else ExitReason.PAUSED
+        tell(study, asked[0], values, reason)
+        rates.append(rate)
+    assert sum(rate > 1e-2 for rate in rates[12:]) <= 3, "a quarter of the space diverges"
+
+
 def test_what_is_to_be_tried_first_twice_is_tried_twice() -> None:
     first = {"backbone": "resnet18", "decay_rate": 0.9, "unfreeze_epoch": 0}
     space = {name: SPACE[name] for name in first}
