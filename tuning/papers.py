@@ -1,9 +1,9 @@
 """The papers' settings, to be tried first: ``try_first: papers``.
 
 Hopenet (Ruiz et al. 2018) trained with rate 1e-5 and alpha 1 or 2; HopelessNet added light
-networks, a second step with the stem free, rate x 0.95 an epoch, and the "Master" networks. The
-code lists each body parameter three to four times in its optimiser, so that bodies really learned
-at about 3 times the nominal rate, and the real one stands here.
+networks, trained with rate 1e-6, a second step with the stem free, rate x 0.95 an epoch, and the
+"Master" networks. The code lists each body parameter three to four times in its optimiser, so that
+bodies really learned at about 3 times the nominal rate, and the real one stands here.
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from tuning.legal import is_legal
 from tuning.space import Parameter, Settings
 
-_RATE = 3e-5  # nominally 1e-5, see above
+_RATE, _HOPELESSNET_RATE = 3e-5, 3e-6  # nominally 1e-5 and 1e-6, see above
 _STEPS: Settings = {"decay_rate": 0.95, "unfreeze_epoch": 25}  # 25 epochs frozen, 5 more free
 
 
@@ -27,28 +27,34 @@ class Preset:
     """Tried where the space allows it; a shorter search has no epoch 25."""
 
 
-def _of(backbone: str, alpha: float, bin_width: float = 3.0) -> Settings:
+def _of(
+    backbone: str, alpha: float, bin_width: float = 3.0, learning_rate: float = _RATE
+) -> Settings:
     return {
         "backbone": backbone,
         "alpha": alpha,
         "bin_width": bin_width,
-        "learning_rate": _RATE,
+        "learning_rate": learning_rate,
     }
+
+
+def _hopelessnet(backbone: str) -> Settings:
+    return _of(backbone, 1.0, learning_rate=_HOPELESSNET_RATE)
 
 
 # The best published first: a short search may not come to the last.
 PAPERS: tuple[Preset, ...] = (
     Preset("master101", 5.260, _of("resnet101", 2.0), _STEPS),
     Preset("master50", 5.518, _of("resnet50", 2.0), _STEPS),
-    Preset("hopelessnet-resnet50", 5.706, _of("resnet50", 1.0)),
+    Preset("hopelessnet-resnet50", 5.706, _hopelessnet("resnet50")),
     Preset("master18", 5.725, _of("resnet18", 2.0), _STEPS),
     Preset("hopenet-alpha2", 6.155, _of("resnet50", 2.0)),
     Preset("bins-3", 6.250, _of("resnet18", 2.0)),
-    Preset("hopelessnet-resnet18", 6.380, _of("resnet18", 1.0)),
+    Preset("hopelessnet-resnet18", 6.380, _hopelessnet("resnet18")),
     Preset("bins-1", 6.653, _of("resnet18", 2.0, 1.0)),
-    Preset("hopelessnet-mobilenet", 7.082, _of("mobilenet_v2", 1.0)),
-    Preset("hopelessnet-squeezenet", 7.326, _of("squeezenet1_0", 1.0)),
-    Preset("hopelessnet-squeezenet-1-1", 7.824, _of("squeezenet1_1", 1.0)),
+    Preset("hopelessnet-mobilenet", 7.082, _hopelessnet("mobilenet_v2")),
+    Preset("hopelessnet-squeezenet", 7.326, _hopelessnet("squeezenet1_0")),
+    Preset("hopelessnet-squeezenet-1-1", 7.824, _hopelessnet("squeezenet1_1")),
 )
 
 

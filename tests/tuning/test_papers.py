@@ -13,7 +13,7 @@ WIDE: dict[str, Parameter] = {
     "backbone": Choices(choices=("resnet18", "resnet50", "resnet101")),
     "alpha": Range(low=0.1, high=4.0, log=True),
     "bin_width": Choices(choices=(3.0, 6.0)),
-    "learning_rate": Range(low=1e-5, high=1e-2, log=True),
+    "learning_rate": Range(low=1e-6, high=1e-2, log=True),
     "decay_rate": Range(low=0.8, high=1.0),
     "unfreeze_epoch": Range(low=0, high=10),
 }
@@ -45,6 +45,14 @@ def test_the_best_published_comes_first_and_each_once() -> None:
     assert len({tuple(sorted(s.items())) for s in found}) == len(found)
     assert {s["backbone"] for s in found} == {"resnet18", "resnet50", "resnet101"}
     assert {s["bin_width"] for s in found} == {3.0}, "width 1 is no choice here"
+
+
+def test_each_paper_s_networks_come_with_its_own_rate() -> None:
+    """HopelessNet trained with 1e-6, Hopenet with 1e-5; bodies learned three times faster."""
+    rates = {preset.name: preset.settings["learning_rate"] for preset in PAPERS}
+    slow = {name for name, rate in rates.items() if rate == 3e-6}
+    assert slow == {name for name in rates if name.startswith("hopelessnet")}
+    assert {rates[name] for name in rates.keys() - slow} == {3e-5}
 
 
 def test_a_rate_outside_the_space_or_another_fixed_backbone_leaves_none() -> None:
