@@ -104,7 +104,9 @@ def replay(search: SearchRecord, workers: int = 1) -> list[Replay]:
 
 def _replay(search: SearchRecord, trials: Sequence[TrialRecord], rule: str, workers: int) -> Replay:
     last = search.spec.budget.epochs
-    curves = {configuration(t.parameters): _recorded(t, last) for t in trials}
+    # Of a repeated configuration the trial that went on longest says most: the last one counts.
+    longest = {configuration(t.parameters): t for t in sorted(trials, key=lambda t: len(t.epochs))}
+    curves = {name: _recorded(trial, last) for name, trial in longest.items()}
     # All are named here, that they come in their order; none is protected for it.
     settings = search.spec.stopping.model_dump() | {"rule": rule, "protect_until": 0}
     spec = search.spec.model_copy(
@@ -117,7 +119,7 @@ def _replay(search: SearchRecord, trials: Sequence[TrialRecord], rule: str, work
         }
     )
     trace, study = simulate(spec, lambda s: curves[configuration(s)], workers)
-    known = {configuration(t.parameters): len(t.epochs) for t in trials}
+    known = {name: len(trial.epochs) for name, trial in longest.items()}
     beyond = sum(
         max(0, len(t.epochs) - known[configuration(t.parameters)]) for t in study.record().trials
     )

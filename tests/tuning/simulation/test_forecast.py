@@ -8,12 +8,14 @@ import pytest
 from typer.testing import CliRunner
 
 from tuning.cli.main import app
-from tuning.records import SearchRecord
+from tuning.exits import ExitReason
+from tuning.records import EpochRecord, SearchRecord
 from tuning.simulation.forecast import forecast, replay
 from tuning.simulation.simulator import simulate
 from tuning.simulation.surrogates import SPACE, Surrogate
-from tuning.space import Choices
+from tuning.space import Choices, Settings
 from tuning.spec import Budget, Data, Resources, Sampler, SearchSpec, Stopping
+from tuning.storage import Storage
 
 QUICKSTART = Path(__file__).resolve().parents[3] / "search_spaces" / "quickstart.yaml"
 
@@ -57,6 +59,27 @@ def test_a_replay_says_how_much_it_had_to_guess() -> None:
     assert (found["promotion"].epochs, found["promotion"].unrecorded) == (trained, 0)
     assert found["none"].unrecorded == 60 * 27 - trained
     assert found["none"].lost_deg == 0
+
+
+def test_of_a_repeated_configuration_a_replay_takes_the_longest_curve() -> None:
+    twice: Settings = {"backbone": "resnet18"}
+    search = spec("none").model_copy(
+        update={
+            "parameters": {"backbone": Choices(choices=("resnet18", "resnet50"))},
+            "try_first": (twice, twice),
+            "budget": Budget(trials=2, epochs=9),
+        }
+    )
+    study = Storage.in_memory().create("s", search, "simulated")
+    for epochs, reason in ((9, ExitReason.COMPLETED), (2, ExitReason.SEARCH_ENDED)):
+        asked = study.ask()
+        assert asked is not None
+        for epoch in range(1, epochs + 1):
+            metrics = {"val_mae": 10.0 - epoch}
+            study.record_epoch(asked[0], EpochRecord(epoch, 0, metrics, "", restored=False))
+        study.finish(asked[0], reason)
+    row = {row.rule: row for row in replay(study.record())}["none"]
+    assert (row.unrecorded, row.best_deg, row.lost_deg) == (0, 1.0, 0.0)
 
 
 def recorded(spec: SearchSpec, trials: int) -> SearchRecord:
