@@ -31,7 +31,7 @@ class Earlier:
     is_complete: bool
     parameters: Settings
     curve: dict[int, float]
-    """Validation MAE in degrees by epoch."""
+    """Validation MAE in degrees by epoch, as far as trials of this search go."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,11 @@ def taken_from(spec: SearchSpec, fingerprint: str, earlier: SearchRecord) -> Tak
         settings = lying_in(spec, earlier.spec, config)
         if settings is None:
             continue
-        curve = {epoch: value for epoch, value in trial.curve.items() if math.isfinite(value)}
-        found.append(Earlier(trial.number, trial.state == "COMPLETE", settings, curve))
+        # What lies beyond a whole training here would lead for ever: nothing gets so far.
+        last = spec.budget.epochs
+        curve = {e: mae for e, mae in trial.curve.items() if math.isfinite(mae) and e <= last}
+        is_complete = trial.state == "COMPLETE" or last in curve
+        found.append(Earlier(trial.number, is_complete, settings, curve))
         differing |= _differing(spec, config)
     note = f"{len(found)} of {len(over)} trials of {earlier.name} lie in this space"
     both = (differing | _of_the_split(spec, earlier.spec)) if found else {}

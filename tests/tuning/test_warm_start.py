@@ -115,6 +115,23 @@ def test_what_both_fix_differently_is_told() -> None:
     assert note.endswith("with batch_size 64 (here 128), epochs 2 (here 3)")
 
 
+def test_of_a_longer_search_only_what_a_trial_here_reaches_is_taken() -> None:
+    """Else its trials would lead for ever, however much better those of this search are."""
+    store = Storage.in_memory()
+    old = store.create("old", search(try_first=(IN,)), "data")
+    trained(old, 9.0)
+    spec = search(warm_start=("old",), budget=Budget(trials=9, epochs=1))
+    taken = taken_from(spec, "data", old.record())
+    assert (taken.trials[0].curve, taken.trials[0].is_complete) == ({1: 10.0}, True)
+    new = store.create("new", spec, "data")
+    asked = new.ask()
+    assert asked is not None
+    new.record_epoch(asked[0], EpochRecord(1, 0, {"val_mae": 5.0}, "", restored=False))
+    new.finish(asked[0], ExitReason.COMPLETED)
+    new._sampled_from.look()
+    assert new._sampled_from.leaders(1) == [asked[1]]
+
+
 def test_other_data_are_refused() -> None:
     with pytest.raises(UserError, match=r"warm_start: old: was trained on other data"):
         taken_from(search(), "other data", earlier_with([IN]))
