@@ -36,6 +36,18 @@ def never_there(parameters: dict[str, Parameter], settings: Settings) -> str | N
     return None
 
 
+def beside(parameters: dict[str, Parameter], settings: Settings) -> Settings:
+    """These settings, and values of others beside which they are there."""
+    wanted: Needs = {}
+    for name in settings:
+        wanted = _both(wanted, needs(parameters, name))
+    legal = {
+        other: [value for value in values if is_legal(other, parameters[other], value)]
+        for other, values in wanted.items()
+    }
+    return {other: values[0] for other, values in legal.items() if values} | settings
+
+
 def check_conditions(
     parameters: dict[str, Parameter], written: Collection[str], file: YamlFile
 ) -> None:

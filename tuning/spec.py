@@ -5,7 +5,9 @@
 
 import dataclasses
 import difflib
+import itertools
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,7 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from headpose.config import TrainConfig
 from headpose.networks.names import DOWNLOAD, check_backbone
-from tuning.conditions import check_beside, check_conditions, needs, never_there
+from tuning.conditions import beside, check_beside, check_conditions, never_there
 from tuning.legal import field_kind, is_legal
 from tuning.papers import fitting
 from tuning.published import Published, check_published
@@ -296,10 +298,9 @@ def _check_settings(spec: SearchSpec, file: YamlFile) -> None:
     if spec.sampler.name == "grid":
         _check_grid(spec, file)
     edges = {name: _edges(spec, name, p, file) for name, p in spec.parameters.items()}
-    for name, values in edges.items():
-        beside = {other: legal[0] for other, legal in needs(spec.parameters, name).items() if legal}
-        for value in values:
-            _try_config(spec, {**beside, name: value}, file, ("parameters",))
+    for settings in _alone_and_in_pairs(edges):
+        if len(settings) == 1 or never_there(spec.parameters, settings) is None:
+            _try_config(spec, beside(spec.parameters, settings), file, ("parameters",))
     for index, settings in enumerate(spec.try_first):
         for name in settings:
             if name not in spec.parameters:
@@ -313,6 +314,15 @@ def _check_settings(spec: SearchSpec, file: YamlFile) -> None:
                 raise UserError(where, "outside its parameter", got=value, rule=rule)
         check_beside(spec.parameters, settings, ("try_first", index), file)
     check_published(spec.published, spec.parameters, spec.fixed, file)
+
+
+def _alone_and_in_pairs(values: dict[str, tuple[Value, ...]]) -> Iterator[Settings]:
+    """Each value of each parameter, then all pairs of values of two: a setting contradicts no more
+    than one other."""
+    for count in (1, 2):
+        for names in itertools.combinations(values, count):
+            for chosen in itertools.product(*(values[name] for name in names)):
+                yield dict(zip(names, chosen, strict=True))
 
 
 def _check_grid(spec: SearchSpec, file: YamlFile) -> None:

@@ -144,6 +144,25 @@ def test_yaml_cannot_name_classes(tmp_path: Path) -> None:
         spec_of(tmp_path, "name: !!python/object/apply:os.getcwd []\n")
 
 
+SECOND_PHASE = """\
+name: small
+data: {train: /data/train}
+parameters:
+  unfreeze_epoch: {choices: [5, 0]}
+  second_learning_rate: {choices: [null, 3e-6]}
+budget: {trials: 4, epochs: 6}
+"""
+
+
+def test_choices_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    """Neither does so beside the other's first value."""
+    with pytest.raises(UserError, match=r"small.yaml:5: .*a second learning rate needs") as caught:
+        spec_of(tmp_path, SECOND_PHASE)
+    assert "parameters.second_learning_rate" in str(caught.value)
+    held_apart = "[null, 3e-6], when: {unfreeze_epoch: [5]}}"
+    assert spec_of(tmp_path, SECOND_PHASE.replace("[null, 3e-6]}", held_apart))
+
+
 def test_a_condition_names_a_parameter_above(tmp_path: Path) -> None:
     good = GOOD.replace(
         "fixed:",
