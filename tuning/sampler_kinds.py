@@ -180,11 +180,13 @@ def as_told_to(sampler: str, trial: FrozenTrial) -> FrozenTrial:
     if sampler == "gp-curves" or trial.state != TrialState.PRUNED:
         return trial
     last = trial.intermediate_values.get(trial.last_step or 0, math.nan)
+    if math.isfinite(last) and sampler != "gp":
+        return trial
     told = copy.copy(trial)
     if not math.isfinite(last):
         # Else Optuna ranks it by its last step: the later it diverged, the better.
         told.intermediate_values = {}
-    elif sampler == "gp":
+    else:
         # It learns from complete trials only, of which early stopping leaves few.
         told.state, told.value = TrialState.COMPLETE, last
     return told

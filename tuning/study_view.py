@@ -61,6 +61,7 @@ class Finished(optuna.Study):
         self.notes = {}
         self._storage = cast(BaseStorage, _NotesAside(study._storage, self.notes))
         self._seen: list[FrozenTrial] | None = None
+        self._as_told: Callable[[FrozenTrial], FrozenTrial] = lambda trial: trial
 
     def look(self) -> None:
         """Looks at the study anew; then all that one proposal asks for is of one moment."""
@@ -70,7 +71,7 @@ class Finished(optuna.Study):
     def shown(self, as_told: Callable[[FrozenTrial], FrozenTrial]) -> "Finished":
         """The same with each trial as one kind of sampler is told of it."""
         other = copy.copy(self)
-        other._seen = [as_told(trial) for trial in self._get_trials()]
+        other._as_told, other._seen = as_told, None  # no trial is read for who asks for none
         return other
 
     def leaders(self, count: int) -> list[Settings]:
@@ -97,7 +98,8 @@ class Finished(optuna.Study):
             told = (t for t in trials if t.state in _TOLD and not (several and _is_cut_short(t)))
             latest = {number_of(t): t for t in told}
             others = [t for t in trials if t.state not in _TOLD]
-            self._seen = [*self._earlier, *latest.values(), *others]
+            seen = (*self._earlier, *latest.values(), *others)
+            self._seen = [self._as_told(trial) for trial in seen]
         return [t for t in self._seen if states is None or t.state in states]
 
     def _told(self, trial: FrozenTrial) -> FrozenTrial:
