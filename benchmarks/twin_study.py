@@ -91,7 +91,7 @@ def evaluate(record: SearchRecord, folder: Path, settings: Settings) -> None:
         if path.exists() and _answer(path).checkpoint == trial.best_epoch.checkpoint_key:
             continue
         with tempfile.TemporaryDirectory() as scratch:
-            weights = fetch_weights(trial, settings, objects, Path(scratch))
+            weights, _ = fetch_weights(trial, settings, objects, Path(scratch))
             predicted = predict_test(weights, test)
         told = {
             "search": record.name,

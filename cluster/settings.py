@@ -140,11 +140,16 @@ def at(settings: Settings, ray_jobs_address: str | None) -> Settings:
     settings' own, only one that the environment names."""
     if not ray_jobs_address:
         return settings
-    is_own = ray_jobs_address.rstrip("/") == (settings.ray_jobs_address or "").rstrip("/")
+    own = settings.ray_jobs_address or ray_jobs_address  # the token is of no other that is known
+    is_own = _plain(ray_jobs_address) == _plain(own)
     for_it = settings.ray_token_file if is_own or _variable("ray_token_file") else None
     return settings.model_copy(
         update={"ray_jobs_address": ray_jobs_address, "ray_token_file": for_it}
     )
+
+
+def _plain(address: str) -> str:
+    return address.rstrip("/").replace("//localhost", "//127.0.0.1")
 
 
 def state_dir_of_environment() -> Path:

@@ -240,9 +240,13 @@ class Beginning:
     def _has(self, key: str, *parts: Part) -> bool:
         """Whether these parts of a checkpoint are in the store, as its manifest names them; one
         that is damaged is set aside."""
-        manifest = self._manifest(key, self._objects)
+        manifest = self._manifest(key, self._objects) if self._lists(key, *parts) else None
         names = [f"{key}/{manifest.parts[part].name}" for part in parts] if manifest else []
         return manifest is not None and self._names.issuperset(names)
+
+    def _lists(self, key: str, *parts: Part) -> bool:
+        """Whether the listing has such parts: of collected ones no manifest is asked for."""
+        return all(any(n.startswith(f"{key}/{part}-") for n in self._names) for part in parts)
 
     def load(self, before: int | None = None) -> tuple[int, Snapshot] | None:
         """The latest epoch, or the latest before another, whose state there still is; and it.
@@ -319,9 +323,7 @@ class Beginning:
             return None
 
     def _from_store(self, key: str) -> dict[Part, bytes] | None:
-        # Where the parts are collected, the listing says so and no manifest is asked for.
-        there = [any(n.startswith(f"{key}/{part}-") for n in self._names) for part in PARTS]
-        manifest = self._manifest(key, self._objects) if all(there) else None
+        manifest = self._manifest(key, self._objects) if self._lists(key, *PARTS) else None
         if manifest is None:
             return None
         contents: dict[Part, bytes] = {}

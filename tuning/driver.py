@@ -9,6 +9,7 @@ Without a file it goes on with the search of that name as the study has it.
 """
 
 import argparse
+import contextlib
 import logging
 import sys
 from collections.abc import Callable
@@ -55,10 +56,11 @@ def drive(name: str, spec: SearchSpec | None, settings: Settings) -> SearchRecor
     objects.check(settings.s3_bucket)
     objects.check_writing(checkpoints(settings))
     progress = ProgressLines()
-    with (
-        Storage(settings.require("study_url"), STUDY_PATIENCE_S) as storage,
-        storage.driving(name, progress.line),
-    ):
+    with contextlib.ExitStack() as stack:
+        storage = stack.enter_context(Storage(settings.require("study_url"), STUDY_PATIENCE_S))
+        # Of a driver before this one: whoever asks from here on means this one.
+        was_stopped = name in storage.names() and storage.open(name).stop_wanted()
+        stack.enter_context(storage.driving(name, progress.line))
         is_taken_up = spec is None  # by somebody who has taken its end back
         spec = spec or storage.open(name).spec
         require_stored(spec, objects)
@@ -67,8 +69,8 @@ def drive(name: str, spec: SearchSpec | None, settings: Settings) -> SearchRecor
         if record.ended and is_taken_up:
             progress.line(f"search {name} was ended before this driver began: nothing is done")
             return record
-        if not is_taken_up and (record.ended or record.stop_wanted):
-            study.reopen()  # the wish, too, of somebody who ended a driver that did not answer
+        if not is_taken_up and (record.ended or was_stopped):
+            study.reopen()
         projection = Projection(storage.open(name), MlflowRuns(settings, objects))
         try:
             _run(study, storage, settings, projection)

@@ -21,7 +21,6 @@ from mlflow.types import Schema, TensorSpec
 
 from cluster.settings import Settings
 from headpose.networks.names import FROM_TIMM
-from headpose.networks.snapshots import read_weights
 from tuning.manifest import DamagedCheckpointError, weights_place
 from tuning.objects import AbsentObjectError, Objects, Place, parse_place
 from tuning.places import checkpoints
@@ -248,7 +247,11 @@ class MlflowRuns:
             return
         key, run_id = state.checkpoint_key, self._runs[state.trial].info.run_id
         run = self._client.get_run(run_id)
-        folder = artifact_place(run.info.artifact_uri, self._artifacts)
+        try:
+            folder = artifact_place(run.info.artifact_uri, self._artifacts)
+        except UserError as error:  # it stays so while this process lives
+            log.warning("run %s gets no weights: %s", run_id, error)
+            return
         target = folder / f"{ARTIFACT_FOLDER}/{WEIGHTS}"
         if run.data.tags.get(COPIED_TAG) == key and self._objects.exists(target):
             return
@@ -428,6 +431,9 @@ def requirements_of(backbone: str) -> list[str]:
 
 
 def _backbone(weights: Path) -> str:
+    # Here, as every driver imports this module: torch would make it start seconds later.
+    from headpose.networks.snapshots import read_weights  # noqa: PLC0415
+
     return read_weights(weights.read_bytes(), str(weights)).backbone
 
 

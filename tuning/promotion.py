@@ -68,7 +68,7 @@ def promote(
     test = open_set(search.spec.data.test, cache, objects)
     train = describe(search.spec.data.train, objects, search.fingerprint)
     with tempfile.TemporaryDirectory(prefix="hopetune-promote-") as scratch:
-        weights = fetch_weights(trial, settings, objects, Path(scratch))
+        weights, key = fetch_weights(trial, settings, objects, Path(scratch))
         tell(f"evaluating trial {trial.number} on {len(test.angles_deg)} test images")
         predicted = predict_test(weights, test)
         champion, comparison = registry.champion(search.spec.model_name), None
@@ -82,7 +82,7 @@ def promote(
         reason = _refusal(comparison, force_why)
         version = None
         if reason is None:
-            evidence = _evidence(search, trial, errors, baseline, test.fingerprint)
+            evidence = _evidence(search, trial, key, errors, baseline, test.fingerprint)
             evidence |= _of_the_decision(champion, comparison, force_why)
             candidate = Candidate(
                 search=search.name,
@@ -180,6 +180,7 @@ def _why(comparison: Comparison | None, force_why: str | None) -> str:
 def _evidence(
     search: SearchRecord,
     trial: TrialRecord,
+    checkpoint_key: str,
     errors: PoseErrors,
     baseline: PoseErrors,
     test_fingerprint: str,
@@ -193,9 +194,8 @@ def _evidence(
         "data_fingerprint": search.fingerprint,
         "test_fingerprint": test_fingerprint,
         "training_code": TRAINING_CODE_VERSION,
+        CHECKPOINT_TAG: checkpoint_key,
     }
-    if trial.best_epoch:
-        found[CHECKPOINT_TAG] = trial.best_epoch.checkpoint_key
     return found
 
 

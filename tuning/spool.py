@@ -259,7 +259,8 @@ class Spool:
 
     def _files(self) -> Iterator[Path]:
         for folder in self._folders():
-            yield from _checkpoints(folder)
+            with contextlib.suppress(OSError):  # of somebody else
+                yield from _checkpoints(folder)
 
 
 def _name(key: str) -> str:
@@ -269,7 +270,7 @@ def _name(key: str) -> str:
 def _checkpoints(folder: Path) -> list[Path]:
     try:
         return [p for p in folder.iterdir() if p.name != LOCK and p.suffix != DRAFT]
-    except OSError:  # adopted meanwhile, or of somebody else
+    except FileNotFoundError:  # adopted meanwhile
         return []
 
 

@@ -14,41 +14,61 @@ from headpose.evaluate import PoseErrors, pose_errors, predict_set
 from headpose.networks.snapshots import load_weights
 from tuning.datasets import open_set
 from tuning.manifest import DamagedCheckpointError, read_manifest
-from tuning.objects import AbsentObjectError, Objects
+from tuning.objects import AbsentObjectError, Objects, Place
 from tuning.places import checkpoints, data_cache
-from tuning.records import SearchRecord, TrialRecord
+from tuning.records import SearchRecord, TrialRecord, best_of
 from usererror import UserError
 
 
-def fetch_weights(trial: TrialRecord, settings: Settings, objects: Objects, folder: Path) -> Path:
-    """The weights of a trial's best validation epoch, as a file in ``folder``.
+def fetch_weights(
+    trial: TrialRecord, settings: Settings, objects: Objects, folder: Path
+) -> tuple[Path, str]:
+    """The weights of a trial's best validation epoch, as a file in ``folder``, and the key of their
+    checkpoint. Those of a later and better one may never have arrived where the trial was complete
+    and its search extended: then the best of before.
 
     Raises:
         UserError: the trial has no checkpoint, it was collected, or it is not what was written.
     """
-    best = trial.best_epoch
-    if best is None:
+    if trial.best_epoch is None:
         raise UserError(f"trial {trial.number}", "has no checkpoint")
-    path = folder / "weights.safetensors"
-    place = checkpoints(settings) / best.checkpoint_key
+    path, absent = folder / "weights.safetensors", ""
+    for best in (trial.best_epoch, best_of(trial.epochs[: trial.completed_epochs])):
+        if best is None:
+            break
+        try:
+            _fetch(trial.number, best.checkpoint_key, checkpoints(settings), objects, path)
+        except AbsentObjectError as error:
+            absent = str(error)
+        else:
+            return path, best.checkpoint_key
+    what = "the weights are not there (any more)"
+    rule = "those of complete trials stay, and those of the best, see `checkpoints.keep_top`"
+    place = checkpoints(settings) / trial.best_epoch.checkpoint_key
+    raise UserError(str(place), what, got=absent, rule=rule)
+
+
+def _fetch(number: int, key: str, root: Place, objects: Objects, path: Path) -> None:
+    """The weights of one checkpoint, checked.
+
+    Raises:
+        AbsentObjectError: they are not there.
+        UserError: they are not what was written.
+    """
+    place = root / key
     try:
-        manifest = read_manifest(objects, checkpoints(settings), best.checkpoint_key)
+        manifest = read_manifest(objects, root, key)
         if manifest is None:
             raise AbsentObjectError(str(place))
         file = manifest.parts["weights"]
         objects.download(place / file.name, path)
         file.check(path.read_bytes())
-    except AbsentObjectError as error:
-        what = "the weights are not there (any more)"
-        rule = "those of complete trials stay, and those of the best, see `checkpoints.keep_top`"
-        raise UserError(str(place), what, got=str(error), rule=rule) from None
     except DamagedCheckpointError as error:
         remedy = (
             f"take another trial, or put there what lies among the artifacts of trial "
-            f"{trial.number}'s run in MLflow, if that is whole"
+            f"{number}'s run in MLflow, if that is whole"
         )
         raise UserError(str(place), "is damaged", got=str(error), remedy=remedy) from None
-    return path
 
 
 def predict_test(weights: Path, test: PreparedSet) -> NDArray[np.floating]:
@@ -81,7 +101,7 @@ def errors_on_test(
         tell(f"evaluating trial {trial.number} on {len(test)} test images")
         try:
             with tempfile.TemporaryDirectory(prefix="hopetune-report-") as scratch:
-                weights = fetch_weights(trial, settings, objects, Path(scratch))
+                weights, _ = fetch_weights(trial, settings, objects, Path(scratch))
                 predicted = predict_test(weights, test)
         except UserError as error:
             tell(f"trial {trial.number} is left out: {error}")

@@ -6,6 +6,7 @@ import re
 import shutil
 import socket
 import sys
+import time
 from pathlib import Path
 
 from cluster.cpus import usable_cpus
@@ -20,6 +21,8 @@ from usererror import UserError
 
 NAME = "ray"
 DEFAULT_LOGICAL_GPUS = 2
+_ANSWER_S = 30.0
+"""How long a head may take to say what runs on it before it counts as dead; untuned."""
 
 # Tune and the trials keep little in the object store (data sets are memory-mapped); untuned.
 _OBJECT_STORE_BYTES = 512 * 2**20
@@ -147,9 +150,8 @@ def _prepare(state: StateDir) -> None:
 
 def _refuse_beside_jobs(ports: dict[str, int], token: str, started_for: str) -> None:
     """Never end what runs on a head that another environment started."""
-    try:
-        body = _get(f"{dashboard_address(ports)}/api/jobs/", token)
-    except UnhealthyError:
+    body = _jobs(f"{dashboard_address(ports)}/api/jobs/", token)
+    if body is None:
         return  # one that does not answer is restarted in any case
     # Drivers that run in a terminal are among them.
     if running := [job for job in json.loads(body) if job["status"] in ("PENDING", "RUNNING")]:
@@ -160,6 +162,19 @@ def _refuse_beside_jobs(ports: dict[str, int], token: str, started_for: str) -> 
             rule=f"this one is {environment()}",
             remedy="wait for their end, or end all with `hopetune down`, then `hopetune up` again",
         )
+
+
+def _jobs(url: str, token: str) -> bytes | None:
+    """Its answer, which a head on a busy machine takes seconds for; none where it is gone."""
+    until_s = time.monotonic() + _ANSWER_S
+    while True:
+        try:
+            return _get(url, token)
+        except UnhealthyError as error:
+            why = getattr(error.__cause__, "reason", None)
+            if isinstance(why, ConnectionRefusedError) or time.monotonic() >= until_s:
+                return None
+            time.sleep(1.0)
 
 
 def _get(url: str, token: str) -> bytes:

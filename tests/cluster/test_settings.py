@@ -141,6 +141,10 @@ def test_a_token_is_shown_to_its_own_cluster_only(
     settings = load_settings()
     for own in (None, "http://own:8265", "http://own:8265/"):
         assert at(settings, own).ray_token_file == Path("/own")
+    same = settings.model_copy(update={"ray_jobs_address": "http://127.0.0.1:8265"})
+    assert at(same, "http://localhost:8265").ray_token_file == Path("/own")
+    nameless = settings.model_copy(update={"ray_jobs_address": None})
+    assert at(nameless, "http://own:8265").ray_token_file == Path("/own")
     other = at(settings, "http://other:8265")
     assert (other.ray_jobs_address, other.ray_token_file) == ("http://other:8265", None)
     monkeypatch.setenv("HOPETUNE_RAY_TOKEN_FILE", "/others")

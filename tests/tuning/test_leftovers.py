@@ -107,6 +107,7 @@ def test_what_a_living_process_uploads_is_waited_for(
     assert objects.contents == {}
 
 
-def test_it_needs_no_torch() -> None:
-    code = "import sys, tuning.leftovers; sys.exit('torch' in sys.modules)"
+@pytest.mark.parametrize("module", ["tuning.leftovers", "tuning.driver"])
+def test_it_needs_no_torch(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

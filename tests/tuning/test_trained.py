@@ -1,5 +1,6 @@
 """Weights are taken out of the store as they were put in, or not at all."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,8 @@ def test_only_whole_weights_are_fetched(
     if content is not None:
         objects.put(folder / manifest.parts["weights"].name, content)
     if said is None:
-        assert fetch_weights(TRIAL, settings, objects, tmp_path).read_bytes() == WEIGHTS  # type: ignore[arg-type]
+        path, key = fetch_weights(TRIAL, settings, objects, tmp_path)  # type: ignore[arg-type]
+        assert (path.read_bytes(), key) == (WEIGHTS, KEY)
         return
     with pytest.raises(UserError, match=rf"s3://{folder.bucket}/{folder.key}: {said}"):
         fetch_weights(TRIAL, settings, objects, tmp_path)  # type: ignore[arg-type]
@@ -57,3 +59,17 @@ def test_an_unreadable_manifest_is_said(tmp_path: Path) -> None:
     objects.put(checkpoints(settings) / KEY / MANIFEST, b"{")
     with pytest.raises(UserError, match=r"is damaged; got 'an unreadable manifest.*trial 7's run"):
         fetch_weights(TRIAL, settings, objects, tmp_path)  # type: ignore[arg-type]
+
+
+def test_a_complete_trial_whose_later_weights_never_arrived_has_those_of_before(
+    tmp_path: Path,
+) -> None:
+    settings, objects = Settings(state_dir=tmp_path), MemoryObjects()
+    manifest = manifest_of(KEY, [{"val_mae": 5.0}], dict.fromkeys(PARTS, WEIGHTS))
+    folder = checkpoints(settings) / KEY
+    objects.put(folder / MANIFEST, manifest.to_bytes())
+    objects.put(folder / manifest.parts["weights"].name, WEIGHTS)
+    later = EpochRecord(2, 0, {"val_mae": 4.0}, "trunk/2", restored=False)
+    extended = replace(TRIAL, epochs=(*TRIAL.epochs, later), completed_epochs=1)
+    path, key = fetch_weights(extended, settings, objects, tmp_path)  # type: ignore[arg-type]
+    assert (path.read_bytes(), key) == (WEIGHTS, KEY)

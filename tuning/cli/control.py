@@ -50,7 +50,7 @@ def stop(search: SearchName, address: Address = None) -> None:
             else:
                 study.want_stop()
                 _end_without_driver(storage, name)
-            _has_ended_its_job(cluster, name)  # one that begins, or that hung and lost its search
+                _has_ended_its_job(cluster, name)  # one that begins, or hung and lost its search
             return
         study.want_stop()  # of a driver that waits for checkpoints, too
         until = time.monotonic() + STOP_GRACE_S
