@@ -15,7 +15,7 @@ from tuning.exits import FATES, ExitReason
 from tuning.going_on import unfinished, within
 from tuning.grid import ALL_TRIED
 from tuning.ledger import Ledger
-from tuning.placing import Placing
+from tuning.placing import RETURN_S, Placing
 from tuning.records import Attempt, EpochRecord, SearchRecord
 from tuning.rules import is_diverged, note_end, rebuilt
 from tuning.rules.base import Verdict
@@ -45,7 +45,7 @@ class Progress(Protocol):
 
 
 class Conductor:
-    """Decides from the study, and is its only writer; implements ``SearchEvents``."""
+    """Decides from the study, and is its only writer; implements ``PlacedEvents``."""
 
     def __init__(
         self,
@@ -105,9 +105,6 @@ class Conductor:
         self._settle()
         if self._end:
             return Idle.DONE
-        if self._placing.waits():
-            # Ray Tune asks nothing else while it has no trial.
-            return Idle.DONE if self.must_end() else Idle.WAIT
         if self._waiting:
             number, settings = self._waiting.pop(0)
             self._progress.goes_on(number)
@@ -204,6 +201,10 @@ class Conductor:
         self._ledger.ends(number, self._clock())
         note_end(self._rule, number, reason, last_epoch)
         self._progress.ended(self._study.record, number, reason, detail)
+
+    def has_place(self, avoid: Collection[str]) -> bool:
+        """Whether a node is left, or may come back, that is none of these."""
+        return self._placing.has_place(avoid)
 
     def hung(self) -> list[tuple[int, int]]:
         """Trials and attempts whose workers must be killed now; the trials go on elsewhere."""
@@ -351,6 +352,9 @@ class Conductor:
     def _handed_out(self, number: int, settings: Settings) -> Work:
         attempt = self._running.begin(number)
         avoid = self._placing.avoid(self._study.attempts(number)) or ()
+        if self._placing.waits(avoid):
+            others = f"for {RETURN_S:.0f} s for another node than {', '.join(avoid)}"
+            self._progress.line(f"trial {number:>3} waits {others}")
         known = self._study.last_epoch(number), self._study.trained_s(number)
         return Work(number, settings, attempt, *known, avoid)
 

@@ -1,5 +1,6 @@
 """What a search and whoever runs its trials say to each other: Ray Tune, or the simulator."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -60,3 +61,11 @@ class SearchEvents(Protocol):
 
     def must_end(self) -> bool:
         """Whether running trials must stop now, too."""
+
+
+class PlacedEvents(SearchEvents, Protocol):
+    """The search's side towards whoever has nodes to place trials on."""
+
+    def has_place(self, avoid: Collection[str]) -> bool:
+        """Whether a node is left, or may come back, that is none of these: if not, a trial that
+        waits for one is handed back, as preempted."""

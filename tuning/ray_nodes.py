@@ -26,12 +26,8 @@ def gpus() -> float:
 
 def living(gpus: float) -> list[str]:
     """Addresses of the nodes that could have a trial which asks for so many GPUs."""
-    return [node["NodeManagerAddress"] for node in _fitting(gpus)]
-
-
-def living_ids(gpus: float) -> set[str]:
-    """What Ray calls these nodes."""
-    return {node["NodeID"] for node in _fitting(gpus)}
+    fitting = [node for node in _living() if node["Resources"].get("GPU", 0.0) >= gpus]
+    return [node["NodeManagerAddress"] for node in fitting]
 
 
 def ids_of(addresses: Collection[str]) -> list[str]:
@@ -65,10 +61,6 @@ def bring(keys: Collection[str], node: str | None = None) -> Callable[[], bool]:
         return not tasks
 
     return is_over
-
-
-def _fitting(gpus: float) -> list[dict[str, Any]]:
-    return [node for node in _living() if node["Resources"].get("GPU", 0.0) >= gpus]
 
 
 def _living() -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,9 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from tuning.events import Idle, SearchEvents
+from tuning.events import Idle, PlacedEvents, SearchEvents
 from tuning.exits import ExitReason
-from tuning.ray_nodes import ID_LABEL, ids_of, living_ids
+from tuning.ray_nodes import ID_LABEL, ids_of
 from tuning.ray_worker import (
     ATTEMPT,
     DETAIL,
@@ -51,7 +51,7 @@ class_cache.ENV_VARS_TO_PROPAGATE -= {
     name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")
 }
 
-_AVOID = "avoid"
+_AVOID, _AVOID_IDS = "avoid", "avoid_ids"
 _UNLIMITED = 1_000_000
 LOOK_S = 5.0
 """How often it is looked whether waiting trials can still be placed; untuned."""
@@ -102,7 +102,8 @@ class StudySearcher(_Unsaved, Searcher):  # type: ignore[misc]
             TRAINED: (work.trained_epochs, work.trained_s),
             SPEC: self._spec,
             FINGERPRINT: self._fingerprint,
-            _AVOID: ids_of(work.avoid),
+            _AVOID: list(work.avoid),
+            _AVOID_IDS: ids_of(work.avoid),
         }
 
     def on_trial_complete(
@@ -155,13 +156,10 @@ class _Starts(_Unsaved, tune.Callback):  # type: ignore[misc]
 class StudyScheduler(_Unsaved, FIFOScheduler):  # type: ignore[misc]
     """Hands every report to the study's rules and obeys them."""
 
-    def __init__(
-        self, events: SearchEvents, starts: _Starts, nodes: Callable[[], Collection[str]]
-    ) -> None:
+    def __init__(self, events: PlacedEvents, starts: _Starts) -> None:
         super().__init__()
         self._events = events
         self._starts = starts
-        self._nodes = nodes
         self._looked_s = -LOOK_S
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
@@ -179,7 +177,7 @@ class StudyScheduler(_Unsaved, FIFOScheduler):  # type: ignore[misc]
         return super().choose_trial_to_run(tune_controller)
 
     def _take_back(self, tune_controller: Any) -> None:
-        """Trials that wait for a worker on any but the nodes that are left: where they may go is
+        """Trials that wait for a worker on nodes that do not come back: where they may go is
         decided anew."""
         waiting = [
             trial
@@ -187,9 +185,8 @@ class StudyScheduler(_Unsaved, FIFOScheduler):  # type: ignore[misc]
             # Without a folder it has not been asked a worker for yet, nor could it be ended.
             if trial.status == Trial.PENDING and trial.relative_logdir and trial.config.get(_AVOID)
         ]
-        left = set(self._nodes()) if waiting else set()
         for trial in waiting:
-            if left and left <= set(trial.config[_AVOID]):
+            if not self._events.has_place(trial.config[_AVOID]):
                 why = "no node is left that it may go to"
                 self._events.on_end(*_attempt(trial), ExitReason.PREEMPTED, why)
                 if trial in tune_controller._staged_trials:  # Ray Tune would count on it for ever
@@ -305,16 +302,16 @@ def _resources(wanted: dict[str, float]) -> Callable[[dict[str, Any]], tune.Plac
     """What a trial asks for: so much, and not on a node that must not have it."""
 
     def of(config: dict[str, Any]) -> tune.PlacementGroupFactory:
-        if not config.get(_AVOID):
+        if not config.get(_AVOID_IDS):
             return tune.PlacementGroupFactory([wanted])
-        elsewhere = {ID_LABEL: f"!in({','.join(config[_AVOID])})"}
+        elsewhere = {ID_LABEL: f"!in({','.join(config[_AVOID_IDS])})"}
         return tune.PlacementGroupFactory([wanted], bundle_label_selector=[elsewhere])
 
     return of
 
 
 def run_trials(
-    events: SearchEvents,
+    events: PlacedEvents,
     spec: SearchSpec,
     fingerprint: str,
     gpus: float,
@@ -346,7 +343,7 @@ def run_trials(
             tune.with_resources(HeadposeTrainable, resources),
             tune_config=tune.TuneConfig(
                 search_alg=StudySearcher(events, spec, fingerprint, under_way),
-                scheduler=StudyScheduler(events, starts, lambda: living_ids(gpus)),
+                scheduler=StudyScheduler(events, starts),
                 num_samples=-1,
                 reuse_actors=True,
             ),

@@ -164,6 +164,9 @@ class Events:
     def on_end(self, *end):
         self.ends.append(end)
 
+    def has_place(self, avoid):
+        return not set(ray_nodes.living(1.0)) <= set(avoid)
+
     def hung(self):
         return []
 

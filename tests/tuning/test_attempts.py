@@ -235,16 +235,25 @@ def test_where_no_node_can_have_the_data_the_search_ends_and_no_trial_fails(
     assert (later.number, later.avoid) == (0, ())
 
 
-def on_nodes(study: Study, nodes: Collection[str]) -> Conductor:
-    return Conductor(study, ProgressLines(io.StringIO()), AtOnce(), VirtualClock(), lambda: nodes)
+def on_nodes(study: Study, nodes: Collection[str], clock: VirtualClock | None = None) -> Conductor:
+    progress = ProgressLines(io.StringIO())
+    return Conductor(study, progress, AtOnce(), clock or VirtualClock(), lambda: nodes)
+
+
+def given_up(conductor: Conductor, work: Work, clock: VirtualClock) -> None:
+    """Ray Tune hands back what has waited in vain for the nodes that it may go to."""
+    assert conductor.has_place(work.avoid)
+    clock.move_to(clock() + 301_000)
+    assert not conductor.has_place(work.avoid)
+    conductor.on_end(work.number, work.attempt, PREEMPTED, "no node is left that it may go to")
 
 
 @pytest.mark.parametrize("earlier", [ExitReason.UNFIT_NODE, DISK_FULL])
 def test_a_node_that_was_unfit_once_and_is_the_only_one_left_costs_no_later_attempt(
     study: Study, earlier: ExitReason
 ) -> None:
-    nodes = ["10.0.0.7", "10.0.0.8"]
-    conductor = on_nodes(study, nodes)
+    nodes, clock = ["10.0.0.7", "10.0.0.8"], VirtualClock()
+    conductor = on_nodes(study, nodes, clock)
     work = handed_out(conductor)
     conductor.on_end(0, work.attempt, earlier, "not now")
     again = conductor.next_trial()
@@ -253,6 +262,10 @@ def test_a_node_that_was_unfit_once_and_is_the_only_one_left_costs_no_later_atte
     report(conductor, again, 1)
     nodes.remove("10.0.0.8")
     conductor.on_end(0, again.attempt, PREEMPTED, "its node is lost")
+    queued = conductor.next_trial()
+    assert isinstance(queued, Work)
+    assert queued.avoid == ("10.0.0.7",), "the other one may only be started again"
+    given_up(conductor, queued, clock)
     later = handed_out(conductor)
     assert (later.number, later.avoid, later.trained_epochs) == (0, (), 1)
     conductor.on_end(0, later.attempt, CRASHED, "first")
@@ -277,27 +290,74 @@ def test_after_an_outage_on_the_only_node_a_resumed_trial_may_be_sent_away(study
     assert study.trial(0).exit_reason == DISK_FULL, "there is no other node"
 
 
+@pytest.mark.parametrize("cause", [ExitReason.UNFIT_NODE, DISK_FULL])
+def test_a_queued_trial_waits_for_a_node_that_is_started_again(
+    study: Study, cause: ExitReason
+) -> None:
+    nodes, clock = ["10.0.0.7", "10.0.0.8"], VirtualClock()
+    conductor = on_nodes(study, nodes, clock)
+    conductor.on_end(0, handed_out(conductor).attempt, cause, "not here")
+    queued = conductor.next_trial()
+    assert isinstance(queued, Work)
+    nodes.remove("10.0.0.8")
+    assert conductor.has_place(queued.avoid)
+    other = handed_out(conductor)
+    assert other.avoid == ()
+    conductor.on_end(other.number, other.attempt, cause, "not here")
+    assert study.is_open(other.number)
+    assert conductor.hopeless is None, "nor is that one over"
+    clock.move_to(clock() + 120_000)
+    nodes.append("10.0.0.8")
+    assert conductor.has_place(queued.avoid)
+    nodes.remove("10.0.0.8")
+    given_up(conductor, queued, clock)
+    assert handed_out(conductor).avoid == ()
+
+
+def test_a_driver_knows_the_nodes_of_the_one_before_it(study: Study) -> None:
+    """The whole cluster was started again, and its nodes come back one by one."""
+    nodes = ["10.0.0.7", "10.0.0.8"]
+    conductor = on_nodes(study, nodes)
+    conductor.on_end(0, handed_out(conductor).attempt, DISK_FULL, "no space left")
+    queued = conductor.next_trial()
+    assert isinstance(queued, Work)
+    conductor.on_start(0, queued.attempt, "10.0.0.8", 4711)
+    again = on_nodes(study, ["10.0.0.7"]).next_trial()
+    assert isinstance(again, Work)
+    assert (again.number, again.avoid) == (0, ("10.0.0.7",))
+
+
+def test_a_search_that_has_nothing_left_to_train_waits_for_no_node(study: Study) -> None:
+    nodes = ["bad", "good"]
+    study.record_avoided_nodes({"bad": "it fails every trial"})
+    conductor = on_nodes(study, nodes)
+    for _ in range(2):
+        work = handed_out(conductor)
+        for epoch in (1, 2, 3):
+            report(conductor, work, epoch)
+    nodes.remove("good")
+    assert conductor.next_trial() is Idle.DONE
+
+
 def test_while_only_avoided_nodes_are_left_others_are_waited_for_and_no_trial_fails(
-    study: Study,
+    study: Study, printed: io.StringIO
 ) -> None:
     nodes, clock = ["bad", "good"], VirtualClock()
     study.record_avoided_nodes({"bad": "it fails every trial"})
-    conductor = Conductor(study, ProgressLines(io.StringIO()), AtOnce(), clock, lambda: nodes)
+    conductor = Conductor(study, ProgressLines(printed), AtOnce(), clock, lambda: nodes)
     first, second = handed_out(conductor), handed_out(conductor)
     assert first.avoid == second.avoid == ("bad",)
     nodes.remove("good")
     for work in (first, second):
         conductor.on_end(work.number, work.attempt, PREEMPTED, "its node is lost")
-    assert conductor.next_trial() is Idle.WAIT
-    nodes.append("good")
-    again = handed_out(conductor)
-    assert again.avoid == ("bad",)
-    nodes.remove("good")
-    conductor.on_end(again.number, again.attempt, PREEMPTED, "its node is lost")
-    assert conductor.next_trial() is Idle.WAIT
-    clock.move_to(clock() + 301_000)
+    queued = conductor.next_trial()
+    assert isinstance(queued, Work)
+    assert queued.avoid == ("bad",)
+    assert "trial   0 waits for 300 s for another node than bad" in printed.getvalue()
+    given_up(conductor, queued, clock)
     for _ in range(3):
         work = handed_out(conductor)
+        assert work.avoid == ()
         conductor.on_start(work.number, work.attempt, "bad", 4711)
         conductor.on_end(work.number, work.attempt, CRASHED, "a broken GPU")
     assert study.record().count("RUNNING") == 2
