@@ -10,6 +10,7 @@ from typing import Protocol
 
 from tuning.attempts import GOES_ON_AFTER, is_over
 from tuning.budget import ended_by, proposals_ended_by, target_reached
+from tuning.causes import WORKER_IS_WELL
 from tuning.events import Idle, Work
 from tuning.exits import FATES, ExitReason
 from tuning.going_on import unfinished, within
@@ -188,7 +189,9 @@ class Conductor:
         attempt = 1 + max((a.number for a in attempts), default=0)
         self._progress.line(f"trial {number:>3} goes on elsewhere: {why} (attempt {attempt})")
         trial = self._study.trial(number)
-        if trial.epochs and attempts and attempts[-1].node:
+        # A worker that is well uploads by itself what it has trained.
+        is_gone = cause not in WORKER_IS_WELL
+        if is_gone and trial.epochs and attempts and attempts[-1].node:
             self._storing.bring(trial.epochs[-1].checkpoint_key, attempts[-1].node)
         self._waiting.append((number, trial.parameters))
 

@@ -1,7 +1,8 @@
-"""What lies on a node's disk when no worker is left there to upload it.
+"""What lies on a node's disk when the worker that trained it is gone.
 
-Workers upload what they train, and what dead ones of their node left behind. When the last of them
-has gone, to make room on its GPU for somebody else, a store that was away may still lack much.
+Workers upload what they train, and what dead ones of their node left behind. But none may come
+after the last of them, which goes to make room on its GPU for somebody else, or one may come late;
+and a store that was away may still lack much.
 """
 
 import logging

@@ -93,6 +93,9 @@ class Storing:
         self._answered_s = 0.0
         """For how long altogether there was a store that answered."""
         self._arrived: list[int] = []
+        self._to_bring: dict[str, set[str]] = {}
+        self._bringing: dict[str, Callable[[], bool]] = {}
+        """For each node that was asked alone, whether it has brought what it was asked for."""
         threading.Thread(target=self._look_for_ever, daemon=True, name="storing").start()
 
     def add(self, number: int, last: str, best: str) -> None:
@@ -123,6 +126,7 @@ class Storing:
 
         Of what has not arrived within the patience, the nodes are asked: they bring what they have.
         """
+        self._ask_nodes()
         with self._changed:
             late = [a for a in self._awaited.values() if a.is_brought is None]
             late = [a for a in late if self._answered_s - a.since_s >= patience_s]
@@ -137,7 +141,16 @@ class Storing:
 
     def bring(self, key: str, node: str) -> None:
         """Has a node bring what a worker may have left on its disk: another may come there late."""
-        self._bring({key}, node)
+        self._to_bring.setdefault(node, set()).add(key)
+        self._ask_nodes()
+
+    def _ask_nodes(self) -> None:
+        """One request a node at a time: each is a process there, for as long as the store is away.
+        What is asked for meanwhile is the next one's."""
+        for node, keys in list(self._to_bring.items()):
+            if node not in self._bringing or self._bringing[node]():
+                self._bringing[node] = self._bring(keys, node)
+                del self._to_bring[node]
 
     def _is_lost(self, awaited: _Awaited) -> bool:
         if awaited.is_brought is None or not awaited.is_brought():

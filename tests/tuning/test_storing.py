@@ -47,8 +47,8 @@ class Nodes:
 
     def __call__(self, keys: Collection[str], node: str | None = None) -> Callable[[], bool]:
         if node is not None:
-            self.asked_alone.append((node, *keys))
-            return lambda: True
+            self.asked_alone.append((node, *sorted(keys)))
+            return lambda: self.are_done
         self.asked.append(set(keys))
         return lambda: self.are_done
 
@@ -171,6 +171,22 @@ def test_what_the_nodes_bring_has_arrived(store: Store, nodes: Nodes) -> None:
     storing.wait(10)
     assert storing.lost(patience_s=0.0) == []
     assert storing.arrived() == [1]
+
+
+def test_a_node_is_asked_for_more_once_it_has_brought_what_it_was_asked_for(
+    store: Store, nodes: Nodes
+) -> None:
+    """In a long outage of the store each request is one more process on the node."""
+    nodes.are_done = False
+    storing = Storing(store, nodes)
+    for key in ("one", "two", "three"):
+        storing.bring(key, NODE)
+    storing.bring("other", "10.0.0.2")
+    assert storing.lost() == []
+    assert nodes.asked_alone == [(NODE, "one"), ("10.0.0.2", "other")]
+    nodes.are_done = True
+    assert storing.lost() == []
+    assert nodes.asked_alone[2:] == [(NODE, "three", "two")]
 
 
 # -- the driver ------------------------------------------------------------------------------------
@@ -350,6 +366,24 @@ def test_what_a_worker_that_died_may_have_left_is_asked_of_its_node(
     assert report(driver, work.number, 1)
     driver.on_end(work.number, work.attempt, ExitReason.PREEMPTED, "its worker was told to leave")
     assert nodes.asked_alone == [(NODE, "trial0-epoch1")]
+
+
+@pytest.mark.parametrize(
+    ("cause", "asked"),
+    [
+        (ExitReason.UNFIT_NODE, []),
+        (ExitReason.DISK_FULL, [(NODE, "trial0-epoch1")]),
+        (ExitReason.STALLED, [(NODE, "trial0-epoch1")]),
+    ],
+)
+def test_a_worker_that_lives_on_uploads_by_itself(
+    driver: Conductor, nodes: Nodes, cause: ExitReason, asked: list[tuple[str, str]]
+) -> None:
+    nodes.living.add("10.0.0.2")
+    work = begun(driver)
+    assert report(driver, work.number, 1)
+    driver.on_end(work.number, work.attempt, cause, "")
+    assert nodes.asked_alone == asked
 
 
 def test_sigterm_ends_the_waiting_at_once(driver: Conductor, study: Study, store: Store) -> None:
