@@ -85,7 +85,8 @@ def test_down_ends_what_outlived_its_state_directory(tmp_path: Path) -> None:
 
 def test_launched_process_does_not_hold_the_lock(state: StateDir) -> None:
     record = launch(state, "sleep", "99")
-    until(lambda: psutil.Process(record.pid).name() == "sleep")
+    # Its arguments are there when it has let go of what it must not have; its name comes before.
+    until(lambda: psutil.Process(record.pid).cmdline() == ["sleep", "99"])
     with state.lock(pytest.fail):
         pass
 
