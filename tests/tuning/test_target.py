@@ -209,11 +209,16 @@ def test_a_used_up_budget_ends_even_it(clock: VirtualClock) -> None:
     assert set(ends(study)) == {ExitReason.SEARCH_ENDED}
 
 
-def test_what_only_waits_to_be_stored_has_its_time(clock: VirtualClock) -> None:
+def that_stops_none(clock: VirtualClock) -> tuple[Study, Held, Conductor]:
+    """A search whose rule lets each trial train to its end, and what its trials wait for then."""
     held = Held()
     spec = SPEC.model_copy(update={"stopping": Stopping(rule="none")})
     study = Storage.in_memory().create("x", spec, "abc", clock)
-    driver = driver_of(study, clock, held)
+    return study, held, driver_of(study, clock, held)
+
+
+def test_what_only_waits_to_be_stored_has_its_time(clock: VirtualClock) -> None:
+    study, held, driver = that_stops_none(clock)
     lost, trained = begun(driver), begun(driver)
     for work in (lost, trained):
         report(driver, work, *[7.0] * LAST)
@@ -232,10 +237,7 @@ def test_what_only_waits_to_be_stored_has_its_time(clock: VirtualClock) -> None:
 
 
 def test_what_was_stored_this_very_moment_is_complete(clock: VirtualClock) -> None:
-    held = Held()
-    spec = SPEC.model_copy(update={"stopping": Stopping(rule="none")})
-    study = Storage.in_memory().create("x", spec, "abc", clock)
-    driver = driver_of(study, clock, held)
+    study, held, driver = that_stops_none(clock)
     trained, winner = begun(driver), begun(driver)
     report(driver, trained, *[7.0] * LAST)
     held.arrive()
