@@ -39,7 +39,9 @@ _HERE = {
 }
 """How clients reach it, whatever PG… variables of theirs say of other servers."""
 
-_CONNECT_TIMEOUT_S = 3
+_LOOK_TIMEOUT_S = 3
+_PROVIDE_TIMEOUT_S = 60
+"""Its health is known by then, so a connection that takes long waits for a busy disk. Untuned."""
 _INITDB_TIMEOUT_S = 120
 _UNNUMBERED_RELEASE = 16
 _UNPRIVILEGED = "65534"  # nobody, on every Linux
@@ -188,22 +190,23 @@ def _not_created(data: Path, said: str) -> UserError:
     )
 
 
-def _connect(port: int, user: str, password: str, database: str) -> psycopg.Connection:
+def _connect(port: int, credentials: Credentials, timeout_s: int) -> psycopg.Connection:
+    """As the superuser, to the database that every PostgreSQL has."""
     return psycopg.connect(
         make_conninfo(**_HERE),
         host=LOOPBACK,
         port=port,
-        user=user,
-        password=password,
-        dbname=database,
-        connect_timeout=_CONNECT_TIMEOUT_S,
+        user=ADMIN,
+        password=credentials.postgres_admin_password,
+        dbname=ADMIN,
+        connect_timeout=timeout_s,
         autocommit=True,
     )
 
 
 def _check(port: int, credentials: Credentials) -> None:
     try:
-        with _connect(port, ADMIN, credentials.postgres_admin_password, ADMIN) as connection:
+        with _connect(port, credentials, _LOOK_TIMEOUT_S) as connection:
             connection.execute("SELECT 1")
     except psycopg.Error as error:
         raise UnhealthyError(str(error).strip()) from error
@@ -225,7 +228,7 @@ def _provide(port: int, credentials: Credentials) -> None:
 def _provide_databases(port: int, credentials: Credentials) -> None:
     role = sql.Identifier(ROLE)
     password = sql.Literal(credentials.postgres_password)
-    with _connect(port, ADMIN, credentials.postgres_admin_password, ADMIN) as admin:
+    with _connect(port, credentials, _PROVIDE_TIMEOUT_S) as admin:
         known = admin.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [ROLE]).fetchone()
         verb = sql.SQL("ALTER" if known else "CREATE")
         admin.execute(sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(verb, role, password))

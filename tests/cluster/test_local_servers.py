@@ -26,9 +26,10 @@ import pytest
 from sqlalchemy import make_url
 
 from cluster import jobs
-from cluster.local import ports, processes, ray_head
+from cluster.local import credentials, ports, postgres, processes, ray_head
 from cluster.local.ports import is_free
 from cluster.local.reservations import Reserve, reservations
+from cluster.local.server import UnhealthyError
 from cluster.local.servers import NAMES, ServerStatus, _end_leftovers, down, status, up
 from cluster.local.state import StateDir
 from cluster.settings import Settings, load_settings
@@ -218,6 +219,21 @@ def test_second_up_only_reports(state_dir: Path) -> None:
     assert pids(state_dir) == before
     assert len(lines) == len(NAMES)
     assert all("already up" in line for line in lines)
+
+
+def test_databases_are_made_on_a_machine_that_stalls(state_dir: Path) -> None:
+    state, pid = StateDir(state_dir), pids(state_dir)[postgres.NAME] or 0
+    port = ports.load(state.ports)[postgres.NAME]["sql"]
+    server = postgres.server(state, port, credentials.load_or_create(state.secrets))
+    os.kill(pid, signal.SIGSTOP)
+    goes_on = threading.Timer(8, os.kill, (pid, signal.SIGCONT))
+    goes_on.start()
+    try:
+        with pytest.raises(UnhealthyError):
+            server.check()
+        server.provide()
+    finally:
+        goes_on.join()
 
 
 def test_of_the_environment_only_the_room_on_disk_counts(
