@@ -11,14 +11,16 @@ WORKER_IS_WELL = (ExitReason.OUT_OF_MEMORY, ExitReason.INVALID_CONFIG, ExitReaso
 
 def cause_of(error: BaseException) -> tuple[ExitReason, str]:
     """The cause of an attempt's end, and words for people."""
-    import torch  # noqa: PLC0415 (drivers know these causes, too, and need no torch)
+    # Here, as drivers know these causes, too, and need no torch.
+    from headpose.gpu_memory import is_lack_of_memory  # noqa: PLC0415
 
     if isinstance(error, PreemptedError):
         return ExitReason.PREEMPTED, "its worker was told to leave"
     if full := _full_disk(error):
         return ExitReason.DISK_FULL, full
+    if is_lack_of_memory(error):
+        return ExitReason.OUT_OF_MEMORY, str(error)
     kinds = (
-        (torch.OutOfMemoryError, ExitReason.OUT_OF_MEMORY),
         (NotHereError, ExitReason.UNFIT_NODE),
         (SpoolFullError, ExitReason.PREEMPTED),  # nobody's failure: it is the store that is away
     )

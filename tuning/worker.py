@@ -20,6 +20,7 @@ from headpose.allocator import keep_freed_memory
 from headpose.config import TrainConfig
 from headpose.data.prepared import PreparedSet
 from headpose.data.sources import ImageSource, Keep
+from headpose.gpu_memory import allotted_bytes, is_lack_of_memory
 from tuning.checkpoints import CheckpointStore
 from tuning.datasets import open_set
 from tuning.initial_weights import fetched
@@ -115,7 +116,9 @@ class Worker:
         if self.device.type == "cpu":
             torch.set_num_threads(max(1, int(spec.resources.cpus_per_trial)))
         elif self._share < 1:  # what does not fit then is this trial's fault and no neighbour's
-            torch.cuda.set_per_process_memory_fraction(self._share)
+            total_bytes = torch.cuda.mem_get_info(self.device)[1]
+            allotted = allotted_bytes(self._share, total_bytes)
+            torch.cuda.set_per_process_memory_fraction(allotted / total_bytes)
         plan = TrialPlan(
             config=spec.train_config(parameters),
             epochs=spec.budget.epochs,
@@ -124,9 +127,30 @@ class Worker:
         )
         data, images = self._placed(spec.data.train, fingerprint, spec.resources.images_on_gpu)
         known, imagenet = (trained_epochs, trained_s), self._initial(plan.config)
-        reports = train_trial(plan, data, self._checkpoints, self.device, images, known, imagenet)
+
+        def trained() -> Generator[EpochReport]:
+            return train_trial(plan, data, self._checkpoints, self.device, images, known, imagenet)
+
+        reports = self._with_room(trained, images)
         self._trial = measured(reports, plan.config, spec.objectives, plan.epochs, self.device)
         return self._trial
+
+    def _with_room(
+        self, trained: Callable[[], Generator[EpochReport]], images: ImageSource
+    ) -> Generator[EpochReport]:
+        """A trial's reports. Where it does not fit into the GPU's memory beside the set, the set
+        gives way and the trial goes on from its latest checkpoint; what it has is told again."""
+        try:
+            yield from trained()
+        except RuntimeError as error:
+            if not is_lack_of_memory(error) or not images.give_way():
+                raise
+        else:
+            return
+        # Here, as the error held on to all that the training had.
+        self._free_memory()
+        self._note(f"a trial does not fit beside the set: {images.describe()}")
+        yield from trained()
 
     def take_notes(self) -> list[str]:
         """What a person should know and has not been told yet."""
@@ -139,14 +163,19 @@ class Worker:
     def close(self) -> None:
         """Waits for the uploads that are on their way, but not for a store that is away: the GPU is
         somebody else's now."""
-        self._end_trial()
-        self._checkpoints.flush(CLOSE_PATIENCE_S)
+        try:
+            self._end_trial()
+        finally:  # a GPU that failed takes no checkpoint along
+            self._checkpoints.flush(CLOSE_PATIENCE_S)
 
     def _end_trial(self) -> None:
         """Frees what the last trial held before the next one asks for memory."""
         if self._trial is not None:
             self._trial.close()
             self._trial = None
+        self._free_memory()
+
+    def _free_memory(self) -> None:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

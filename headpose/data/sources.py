@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from headpose.data.prepared import PreparedSet
+from headpose.gpu_memory import allotted_bytes
 from usererror import NotHereError
 
 Keep = Literal["auto", "always", "never"]
@@ -55,17 +56,22 @@ class ImageSource:
     ) -> None:
         self._images = prepared.images_u8
         self._device = device
+        self._keep = keep
         self._resident = _placed(self._images, device, keep, share)
-        self._copies: torch.cuda.Stream | None = None
-        if device.type == "cuda" and self._resident is None:
-            # Copies in the stream of the steps would wait for them, and they for the copies. One
-            # stream for all passes: the memory that its batches leave is given to no other stream.
-            self._copies = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._copies = None if self._resident is not None else _stream_of_copies(device)
 
     @property
     def gathers_ahead(self) -> bool:
         """Whether batches are gathered while the device computes."""
         return self._copies is not None
+
+    def give_way(self) -> bool:
+        """Frees the memory of the GPU that the set takes, if it takes any and that is "auto";
+        whether it did. From then on batches are copied; no training may be under way."""
+        if self._resident is None or self._keep != "auto":
+            return False
+        self._resident, self._copies = None, _stream_of_copies(self._device)
+        return True
 
     def describe(self) -> str:
         """Where the images lie, for a person."""
@@ -136,6 +142,14 @@ def ahead(
         pool.shutdown(cancel_futures=True)
 
 
+def _stream_of_copies(device: torch.device) -> torch.cuda.Stream | None:
+    """Copies in the stream of the steps would wait for them, and they for the copies. One stream
+    for all passes: the memory that its batches leave is given to no other stream."""
+    if device.type != "cuda":
+        return None
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
 def _placed(
     images: npt.NDArray[np.uint8], device: torch.device, keep: Keep, share: float
 ) -> Tensor | None:
@@ -143,7 +157,7 @@ def _placed(
     if device.type != "cuda" or keep == "never":
         return None
     free_bytes, total_bytes = torch.cuda.mem_get_info(device)
-    own_bytes = int(share * total_bytes) - torch.cuda.memory_reserved(device)
+    own_bytes = allotted_bytes(share, total_bytes) - torch.cuda.memory_reserved(device)
     free_bytes = min(free_bytes, own_bytes)
     if keep == "auto" and images.nbytes > _RESIDENT_SHARE * free_bytes:
         return None

@@ -70,6 +70,21 @@ def test_batches_are_whole_when_they_are_used(faces: PreparedSet, keep: Keep) ->
     np.testing.assert_array_equal(torch.cat(sums).cpu().numpy(), expected)
 
 
+def test_a_set_that_gives_way_frees_its_memory_and_gives_the_same_batches(
+    faces: PreparedSet,
+) -> None:
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    images = ImageSource(faces, torch.device("cuda"))
+    assert torch.cuda.memory_allocated() - before >= faces.images_u8.nbytes
+    parts = [torch.tensor([5, 0, 31]), torch.tensor([2])]
+    kept = [batch.cpu() for batch in images.batches(parts)]
+    assert images.give_way()
+    assert torch.cuda.memory_allocated() == before
+    copied = [batch.cpu() for batch in images.batches(parts)]
+    assert all(torch.equal(*both) for both in zip(kept, copied, strict=True))
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_stored_training_goes_on_as_if_uninterrupted(faces: PreparedSet, precision: str) -> None:
     config = TrainConfig(**{**CONFIG.__dict__, "precision": precision})

@@ -27,6 +27,7 @@ class AwayError(UserError):
     [
         (PreemptedError(), ExitReason.PREEMPTED, "told to leave"),
         (torch.OutOfMemoryError("CUDA out of memory"), ExitReason.OUT_OF_MEMORY, "CUDA"),
+        (torch.AcceleratorError("CUDA error: out of memory"), ExitReason.OUT_OF_MEMORY, "CUDA"),
         (UserError("TrainConfig.alpha", "too large"), ExitReason.INVALID_CONFIG, "too large"),
         (AwayError("s3://b", "does not answer"), ExitReason.CRASHED, "does not answer"),
         (NotHereError("s3://b", "is another"), ExitReason.UNFIT_NODE, "s3://b: is another"),

@@ -9,13 +9,16 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torchvision import models
 
+from headpose.data import sources
 from headpose.data.manifest import PrepareSettings
 from headpose.data.prepared import PreparedSet, prepare
+from headpose.training import EpochResult, Training
 from tuning import worker as worker_module
 from tuning.causes import cause_of
 from tuning.checkpoints import CheckpointStore
@@ -23,6 +26,7 @@ from tuning.exits import ExitReason
 from tuning.objects import Place, StorageAwayError
 from tuning.spec import Budget, Choices, Data, Resources, SearchSpec
 from tuning.spool import Spool
+from tuning.trial import EpochReport
 from tuning.worker import Worker
 from usererror import NotHereError
 
@@ -243,6 +247,63 @@ def test_a_store_that_is_away_fails_no_trial_and_holds_none_up(
     objects.away = False
     worker.close()
     assert sum(key.endswith("manifest.json") for key in objects.contents) == 4
+
+
+@pytest.fixture
+def crowded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Sets count as kept on a GPU, beside which no second epoch fits; epochs that were begun."""
+    begun: list[int] = []
+    run_epoch = Training.run_epoch
+
+    def run(self: Training, epoch: int, *rest: Any) -> EpochResult:
+        begun.append(epoch)
+        if epoch == 2 and self._images._resident is not None:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return run_epoch(self, epoch, *rest)
+
+    monkeypatch.setattr(Training, "run_epoch", run)
+    monkeypatch.setattr(
+        sources,
+        "_placed",
+        lambda images, _device, keep, _share: (
+            None if keep == "never" else torch.from_numpy(images.copy())
+        ),
+    )
+    return begun
+
+
+def test_a_set_on_the_gpu_gives_way_to_a_trial_that_does_not_fit_beside_it(
+    worker: Worker, prepared: Path, tmp_path: Path, crowded: list[int]
+) -> None:
+    def losses(reports: list[EpochReport]) -> list[float]:
+        return [report.metrics["train_loss"] for report in reports]
+
+    reports = list(worker.start(spec_of(prepared), FIRST))
+    assert [(report.epoch, report.restored) for report in reports] == [
+        (1, False),
+        (1, True),
+        (2, False),
+    ]
+    assert crowded == [1, 2, 2], "it goes on from its checkpoint"
+    assert any("does not fit beside the set" in note for note in worker.take_notes())
+    assert [r.epoch for r in worker.start(spec_of(prepared), SECOND)] == [1, 2], "it stays away"
+    other = worker_on(MemoryObjects(), tmp_path / "another spool")
+    try:
+        resources = Resources(cpus_per_trial=1.0, images_on_gpu="never")
+        roomy = spec_of(prepared).model_copy(update={"resources": resources})
+        assert losses(reports[1:]) == losses(list(other.start(roomy, FIRST)))
+    finally:
+        ended(other)
+
+
+def test_a_set_that_must_stay_on_the_gpu_does_not_give_way(
+    worker: Worker, prepared: Path, crowded: list[int]
+) -> None:
+    resources = Resources(cpus_per_trial=1.0, images_on_gpu="always")
+    spec = spec_of(prepared).model_copy(update={"resources": resources})
+    with pytest.raises(torch.OutOfMemoryError):
+        list(worker.start(spec, FIRST))
+    assert crowded == [1, 2]
 
 
 class AwayFor:
