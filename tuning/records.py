@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tuning.exits import ExitReason
@@ -143,6 +143,8 @@ class SearchRecord:
     in force."""
     avoided_nodes: Mapping[str, str] = field(default_factory=dict)
     """Addresses of nodes that get no trials any more, each with the reason in words."""
+    driven: bool = True
+    """False of what :func:`undriven` gives."""
 
     def trial(self, number: int) -> TrialRecord | None:
         """The trial of that number; numbers may have gaps, see :class:`TrialRecord`."""
@@ -163,3 +165,26 @@ class SearchRecord:
         return (
             self.spec.resources.units_per_trial * sum(t.seconds(now_ms) for t in self.trials) / 3600
         )
+
+
+def orphaned(trial: TrialRecord) -> Attempt | None:
+    """The latest attempt at a trial, as it ended with its driver; none where it was over before.
+
+    Its worker died with its driver, right after its last sign as far as anybody knows.
+    """
+    latest = trial.attempts[-1] if trial.attempts else None
+    if trial.state != "RUNNING" or latest is None or latest.cause is not None:
+        return None
+    signs_ms = (latest.begun_ms, *(epoch.at_ms for epoch in trial.epochs))
+    ended_ms = max(signs_ms) if latest.ended_ms is None else latest.ended_ms
+    return replace(latest, ended_ms=ended_ms, cause=ExitReason.PREEMPTED, detail="its driver ended")
+
+
+def undriven(search: SearchRecord) -> SearchRecord:
+    """A search that has no driver any more, as its next one will find it: no time passes."""
+
+    def left(trial: TrialRecord) -> TrialRecord:
+        ended = orphaned(trial)
+        return replace(trial, attempts=(*trial.attempts[:-1], ended)) if ended else trial
+
+    return replace(search, trials=tuple(map(left, search.trials)), driven=False)

@@ -71,7 +71,7 @@ class Report:
 
 
 def report_of(search: SearchRecord, tested: Mapping[int, PoseErrors], now_ms: int) -> Report:
-    """The report of a search, running or ended.
+    """The report of a search: running, interrupted or ended.
 
     Args:
         search: all that the study knows.
@@ -97,7 +97,7 @@ def report_of(search: SearchRecord, tested: Mapping[int, PoseErrors], now_ms: in
     epochs = [epoch for trial in search.trials for epoch in trial.epochs]
     return Report(
         search=search.name,
-        ended=search.ended or "still running",
+        ended=search.ended or ("still running" if search.driven else "interrupted"),
         rows=tuple(rows),
         parameters=tuple(spec.parameters),
         other_objectives=tuple(spec.objectives[1:]),

@@ -20,7 +20,7 @@ from tuning.distributions import distribution
 from tuning.exits import FATES, ExitReason
 from tuning.extension import with_begun
 from tuning.grid import configuration
-from tuning.records import Attempt, EpochRecord, SearchRecord, TrialRecord
+from tuning.records import Attempt, EpochRecord, SearchRecord, TrialRecord, orphaned
 from tuning.samplers import propose
 from tuning.space import Settings
 from tuning.spec import SearchSpec
@@ -107,18 +107,10 @@ class Study:
         return settings
 
     def adopt(self) -> list[tuple[int, Settings]]:
-        """The trials that a dead driver left running, to be gone on with under their numbers.
-
-        Their workers died with it, right after their last sign as far as anybody knows.
-        """
+        """The trials that a dead driver left running, to be gone on with under their numbers."""
         found = self._running()
         for record in trial_records(found):
-            latest = record.attempts[-1] if record.attempts else None
-            if latest is not None and latest.cause is None:
-                signs_ms = (latest.begun_ms, *(epoch.at_ms for epoch in record.epochs))
-                ended_ms = max(signs_ms) if latest.ended_ms is None else latest.ended_ms
-                cause, detail = ExitReason.PREEMPTED, "its driver ended"
-                ended = replace(latest, ended_ms=ended_ms, cause=cause, detail=detail)
+            if ended := orphaned(record):
                 self.record_attempt(record.number, ended)
         return [(number_of(trial), dict(trial.params)) for trial in found]
 

@@ -11,7 +11,8 @@ from tuning.spec import SearchSpec
 
 
 def seconds_left(search: SearchRecord, at_ms: int) -> float | None:
-    """An estimate; none before the first epoch, while no trial runs, and after the end.
+    """An estimate; none before the first epoch, while no trial runs, without a driver, and after
+    the end.
 
     The next epochs of a trial take the mean of its earlier ones, and a new trial's the mean over
     all trials, everything included that they do beside. A trial goes as far as those did that are
@@ -21,7 +22,7 @@ def seconds_left(search: SearchRecord, at_ms: int) -> float | None:
     """
     running = [t for t in search.trials if t.state == "RUNNING"]
     paces_s = {t.number: pace for t in search.trials if (pace := _epoch_s(t, at_ms)) is not None}
-    if search.ended or not running or not paces_s:
+    if search.ended or not search.driven or not running or not paces_s:
         return None
     mean_s, last = fmean(paces_s.values()), search.spec.budget.epochs
     used = Ledger.of(search).usage(at_ms)

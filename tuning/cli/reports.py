@@ -8,7 +8,7 @@ import typer
 
 from cluster.settings import Settings, load_settings
 from tuning.cli.output import say, say_json
-from tuning.cli.searches import Json, SearchName, record_of
+from tuning.cli.searches import Json, SearchName, open_storage, resolve
 from usererror import UserError
 
 if TYPE_CHECKING:
@@ -32,11 +32,15 @@ def report(
     Example: `hopetune report latest --test`
     """
     from headpose.figures import bar_chart
+    from tuning.records import undriven
     from tuning.report import as_csv, as_markdown, report_of, series
     from tuning.study import now_ms
 
     settings = load_settings()
-    record = record_of(search)
+    with open_storage() as storage:
+        record = storage.open(resolve(storage, search)).record()
+        if record.name not in storage.drivers():
+            record = undriven(record)
     tested = _tested(record, settings, quiet=json) if test else {}
     found = report_of(record, tested, now_ms())
     folder = to.expanduser() / record.name

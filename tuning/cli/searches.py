@@ -146,11 +146,14 @@ def show(search: SearchName = "latest", json: Json = False) -> None:
     from tuning.extension import changes
     from tuning.pareto import front
     from tuning.progress import describe, overview
+    from tuning.records import undriven
     from tuning.study import now_ms
 
     with open_storage() as storage:
         record = storage.open(resolve(storage, search)).record()
-        state = state_of(record, record.name in storage.drivers())
+        if record.name not in storage.drivers():
+            record = undriven(record)
+    state = state_of(record, record.driven)
     if json:
         trials = [_trial_summary(trial) for trial in record.trials]
         say_json({**_search_summary(record, state), "trials": trials})
