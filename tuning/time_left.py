@@ -1,5 +1,6 @@
 """How long a search goes on, by how it has gone so far: a pure function of what the study knows."""
 
+import math
 from collections.abc import Sequence
 from statistics import fmean
 
@@ -11,20 +12,24 @@ from tuning.spec import SearchSpec
 
 
 def seconds_left(search: SearchRecord, at_ms: int) -> float | None:
-    """An estimate; none before the first epoch, while no trial runs, without a driver, and after
-    the end.
+    """An estimate; none before the first epoch, while no trial runs or all wait for a worker,
+    without a driver, and after the end.
 
     The next epochs of a trial take the mean of its earlier ones, and a new trial's the mean over
     all trials, everything included that they do beside. A trial goes as far as those did that are
-    over and came further than it; as far as the budget lets it while there are none. As many run at
-    a time as do now. Of paused trials, only that one of them goes all the way is counted. An end of
-    the budget that comes sooner counts.
+    over and came further than it; as far as the budget lets it while there are none. Those that run
+    share as many workers as trials held at once in the time of the latest epoch. Of paused trials,
+    only that one of them goes all the way is counted. An end of the budget that comes sooner
+    counts.
     """
     running = [t for t in search.trials if t.state == "RUNNING"]
     paces_s = {t.number: pace for t in search.trials if (pace := _epoch_s(t, at_ms)) is not None}
     if search.ended or not search.driven or not running or not paces_s:
         return None
     mean_s, last = fmean(paces_s.values()), search.spec.budget.epochs
+    at_a_time = min(len(running), _at_once(search, at_ms - 1000 * mean_s))
+    if not at_a_time:
+        return None
     used = Ledger.of(search).usage(at_ms)
     lengths = [len(t.epochs) for t in search.trials if t.state in ("COMPLETE", "PRUNED")]
     to_come = max(0, search.spec.budget.trials - used.trials_started)
@@ -37,8 +42,22 @@ def seconds_left(search: SearchRecord, at_ms: int) -> float | None:
 
     work_s = sum(map(rest_s, running)) + to_come * _rest(0, lengths, last) * mean_s
     longest_s = max(_rest_of_leader(search) * mean_s, *map(rest_s, running))
-    ends_s = _budget_ends_s(search.spec, used, mean_s, len(running))
-    return max(0.0, min([max(work_s / len(running), longest_s), *ends_s]))
+    ends_s = _budget_ends_s(search.spec, used, mean_s, at_a_time)
+    return max(0.0, min([max(work_s / at_a_time, longest_s), *ends_s]))
+
+
+def _at_once(search: SearchRecord, since_ms: float) -> int:
+    """The most workers that trials have held at once since then: more than now where one has just
+    been freed, which gets its next trial in a moment."""
+    held = [
+        (max(a.begun_ms, since_ms), math.inf if a.ended_ms is None else a.ended_ms)
+        for trial in search.trials
+        for a in trial.attempts
+        if a.node
+    ]
+    late = [(begun_ms, ended_ms) for begun_ms, ended_ms in held if ended_ms > since_ms]
+    begins_ms = {begun_ms for begun_ms, _ in late}
+    return max((sum(b <= begun < e for b, e in late) for begun in begins_ms), default=0)
 
 
 def _rest(done: int, lengths: Sequence[int], last: int) -> float:

@@ -117,6 +117,45 @@ def test_those_that_run_share_the_work_and_the_longest_ends_last() -> None:
     assert seconds_left(search(trial(9), trial(2)), 22_000) == 78
 
 
+def waiting() -> TrialRecord:
+    """Handed out, and no worker is free for it yet."""
+    return replace(trial(0), attempts=())
+
+
+def trained(free_ms: int) -> TrialRecord:
+    """Waits to be stored; its worker was free then."""
+    whole = trial(10)
+    return replace(whole, attempts=(replace(whole.attempts[0], ended_ms=free_ms),))
+
+
+def test_trials_that_wait_for_a_worker_make_nothing_faster() -> None:
+    """With `parallel_trials: 8` on two GPUs six wait: it was a quarter of the true time."""
+    trials = (trial(5), trial(5), *(waiting() for _ in range(6)))
+    assert seconds_left(search(*trials), 50_000) == (50 + 50 + 6 * 100) / 2
+    hours = (50 + 50 + 60) / 3600
+    assert seconds_left(search(*trials, gpu_hours=hours), 50_000) == pytest.approx(30)
+    assert seconds_left(search(*trials, total_epochs=16), 50_000) == 30
+
+
+def test_a_worker_that_has_just_been_freed_takes_the_next_trial() -> None:
+    trials = (trained(free_ms=100_000), trained(free_ms=100_000), waiting(), waiting())
+    assert seconds_left(search(*trials, trials=6), 101_000) == (2 * 100 + 2 * 100) / 2
+    one_gpu = (trained(free_ms=100_000), replace(waiting(), attempts=(held_since(100_000),)))
+    assert seconds_left(search(*one_gpu, trials=3), 100_000) == 100 + 100
+
+
+def held_since(begun_ms: int) -> Attempt:
+    return Attempt(1, begun_ms, "10.0.0.7", 4711)
+
+
+def test_nothing_is_said_while_all_wait_for_a_worker() -> None:
+    """Nobody knows how many will run at a time: the search was resumed, or its nodes are gone."""
+    sent_away = replace(trial(5).attempts[0], ended_ms=50_000, cause=ExitReason.PREEMPTED)
+    trials = (replace(trial(5), attempts=(sent_away,)), waiting())
+    assert seconds_left(search(*trials), 55_000) == 50 + 100
+    assert seconds_left(search(*trials), 900_000) is None
+
+
 def test_one_of_those_that_pause_goes_all_the_way() -> None:
     assert seconds_left(search(paused(3), paused(1), trial(1)), 10_000) == 70
     assert seconds_left(search(paused(3), complete(), trial(9)), 90_000) == 10
