@@ -18,18 +18,10 @@ def describe(parameters: Mapping[str, Value]) -> str:
 
 
 def overview(search: SearchRecord, at_ms: int) -> str:
-    """Trials by state, the best so far, hours used and an estimate of the time left."""
+    """Trials by how they ended, the best so far, hours used and an estimate of the time left."""
     wanted = search.spec.budget.trials
-    # Once the search has ended nobody takes them up any more.
-    waiting = () if search.ended else search.trials
-    paused = sum(t.exit_reason == ExitReason.PAUSED for t in waiting)
-    parts = [
-        f"{search.count('COMPLETE')} done",
-        f"{search.count('PRUNED') - paused} stopped early",
-        *([f"{paused} paused"] if paused else []),
-        f"{search.count('FAIL')} failed",
-        f"{search.count('RUNNING')} running",
-    ]
+    parts = [f"{search.count('COMPLETE')} done", *_ends(search)]
+    parts.append(f"{search.count('RUNNING')} running")
     begun = search.count("RUNNING", "COMPLETE", "PRUNED", "FAIL")
     parts.append(f"{max(0, wanted - begun)} to come")
     best = search.best(also=("PRUNED", "RUNNING"))
@@ -41,6 +33,21 @@ def overview(search: SearchRecord, at_ms: int) -> str:
     if left is not None:
         parts.append(f"about {_clock(left)} left")
     return " · ".join(parts)
+
+
+def _ends(search: SearchRecord) -> list[str]:
+    """Trials that are over but not complete, by why: some that Optuna calls PRUNED failed."""
+    reasons = [t.exit_reason for t in search.trials if t.exit_reason]
+    paused, cut_off = reasons.count(ExitReason.PAUSED), reasons.count(ExitReason.SEARCH_ENDED)
+    stopped = reasons.count(ExitReason.STOPPED_EARLY)
+    if search.ended:  # nobody takes them up any more
+        stopped, paused = stopped + paused, 0
+    return [
+        f"{stopped} stopped early",
+        *([f"{paused} paused"] if paused else []),
+        *([f"{cut_off} cut off"] if cut_off else []),
+        f"{sum(FATES[reason].run_status == 'FAILED' for reason in reasons)} failed",
+    ]
 
 
 class ProgressLines:
