@@ -63,6 +63,18 @@ def test_a_rate_outside_the_space_or_another_fixed_backbone_leaves_none() -> Non
     assert [s["alpha"] for s in fitting(rest, {"backbone": "resnet50"})] == [2.0, 1.0, 2.0]
 
 
+def test_heads_learn_as_fast_as_they_did_where_that_is_searched_beside_the_real_rate() -> None:
+    heads: dict[str, Parameter] = {"head_learning_rate_factor": Range(low=1.0, high=10.0)}
+    assert {s["head_learning_rate_factor"] for s in fitting(WIDE | heads, {})} == {1.7}
+    narrow: dict[str, Parameter] = {"head_learning_rate_factor": Choices(choices=(2.0, 5.0))}
+    assert not any("head_learning_rate_factor" in s for s in fitting(WIDE | narrow, {}))
+    rest = {name: p for name, p in WIDE.items() if name != "learning_rate"} | heads
+    assert fitting(rest, {"learning_rate": 3e-5})[0]["head_learning_rate_factor"] == 1.7
+    for other_rate in (fitting(rest, {"learning_rate": 1e-5}), fitting(rest, {})):
+        assert other_rate
+        assert not any("head_learning_rate_factor" in s for s in other_rate)
+
+
 def test_a_file_names_them_and_the_spec_holds_them(tmp_path: Path) -> None:
     path = tmp_path / "small.yaml"
     path.write_text(FILE)

@@ -89,6 +89,18 @@ def test_published_rows_belong_to_one_row_of_the_grid_each(spec: SearchSpec) -> 
         assert len(fitting) == 1, published
 
 
+def test_a_rate_and_the_heads_factor_are_both_as_published_or_both_as_they_really_were(
+    spec: SearchSpec,
+) -> None:
+    """Bodies really learned three times faster than stated, so heads only 5/3 times faster."""
+    rows = list(grid(spec)) if spec.sampler.name == "grid" else list(spec.try_first)
+    for config in map(spec.train_config, rows):
+        if config.learning_rate in (3e-5, 3e-6):
+            assert config.head_learning_rate_factor == 1.7
+        elif config.learning_rate in (1e-5, 1e-6):
+            assert config.head_learning_rate_factor == 5.0
+
+
 def test_two_steps_take_at_most_three_fifths_of_the_epochs() -> None:
     spec = load_spec(FOLDER / "two-step.yaml")
     data = DataIdentity("any", spec.data.validation_fraction, spec.data.split_seed)
