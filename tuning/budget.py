@@ -12,12 +12,15 @@ class Usage:
     trials_started: int
     total_epochs: int
     gpu_hours: float
+    """CPU-hours where trials ask for no GPU."""
     wall_clock_minutes: float
     best_mae_deg: float | None
     trials_since_best: int
     """Trials that began after the best error was found."""
     best_goes_on: bool = False
     """Whether the trial with the best error is not over yet, or goes on when the search does."""
+    unit: str = "GPU"
+    """Whose hours they are."""
 
 
 def ended_by(budget: Budget, usage: Usage) -> str | None:
@@ -29,7 +32,7 @@ def ended_by(budget: Budget, usage: Usage) -> str | None:
     """
     reached = (
         ("wall-clock minutes", usage.wall_clock_minutes, budget.wall_clock_minutes),
-        ("GPU-hours", usage.gpu_hours, budget.gpu_hours),
+        (f"{usage.unit}-hours", usage.gpu_hours, budget.gpu_hours),
         ("epochs", usage.total_epochs, budget.total_epochs),
     )
     for name, used, allowed in reached:

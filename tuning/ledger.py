@@ -11,8 +11,9 @@ from tuning.records import SearchRecord
 class Ledger:
     """Trials, epochs, seconds and the best error of a search. Times are those of its driver."""
 
-    def __init__(self, units_per_trial: float, created_ms: int) -> None:
+    def __init__(self, units_per_trial: float, created_ms: int, unit: str = "GPU") -> None:
         self._units = units_per_trial
+        self._unit = unit
         self._created_ms = created_ms
         self._running: set[int] = set()
         self._held_since_ms: dict[int, int] = {}
@@ -28,7 +29,8 @@ class Ledger:
 
     @classmethod
     def of(cls, search: SearchRecord) -> "Ledger":
-        ledger = cls(search.spec.resources.units_per_trial, search.created_ms)
+        resources = search.spec.resources
+        ledger = cls(resources.units_per_trial, search.created_ms, resources.unit)
         for trial in search.trials:
             if trial.started_ms is None:
                 continue
@@ -102,6 +104,7 @@ class Ledger:
             best_mae_deg=self.best_mae_deg,
             trials_since_best=self._since_best(),
             best_goes_on=self.best_trial in self._running or self.best_trial in unfinished,
+            unit=self._unit,
         )
 
     def _since_best(self) -> int:

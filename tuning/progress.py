@@ -27,8 +27,7 @@ def overview(search: SearchRecord, at_ms: int) -> str:
     best = search.best(also=("PRUNED", "RUNNING"))
     if best:
         parts.append(f"best {best.value:.2f}° (trial {best.number})")
-    unit = "GPU-h" if search.spec.resources.gpus_per_trial else "CPU-h"
-    parts.append(f"{search.gpu_hours(at_ms):.3f} {unit}")
+    parts.append(f"{search.gpu_hours(at_ms):.3f} {search.spec.resources.unit}-h")
     left = seconds_left(search, at_ms)
     if left is not None:
         parts.append(f"about {_clock(left)} left")

@@ -62,6 +62,8 @@ class Report:
     epochs_trained: int
     """The others were found in the store: trained by a trial whose plan begins alike."""
     gpu_hours: float
+    unit: str
+    """Whose hours these are: ``GPU``, or ``CPU`` where trials ask for no GPU."""
     validation_share: float
     test_place: str | None
 
@@ -104,6 +106,7 @@ def report_of(search: SearchRecord, tested: Mapping[int, PoseErrors], now_ms: in
         epochs_needed=len(epochs),
         epochs_trained=sum(not epoch.restored for epoch in epochs),
         gpu_hours=search.gpu_hours(search.ended_ms or now_ms),
+        unit=spec.resources.unit,
         validation_share=spec.data.validation_fraction,
         test_place=spec.data.test,
     )
@@ -133,6 +136,9 @@ def as_markdown(report: Report) -> str:
 def summary(report: Report) -> str:
     """What stands below the table."""
     test = f"Test set: {report.test_place}." if report.test_place else "No test set is named."
+    shares = f"hours of trials' shares of {report.unit}s"
+    if report.unit == "GPU":
+        shares += "; where the cluster has none, of logical ones"
     return "\n".join(
         (
             f"Mean absolute errors in degrees. Validation: {report.validation_share:.0%} of the "
@@ -144,8 +150,7 @@ def summary(report: Report) -> str:
             f"trained ({report.trained_share:.0%}), the rest was found in the store."
             if report.epochs_needed
             else "- No epoch was trained.",
-            f"- It cost {report.gpu_hours:.2f} GPU-hours (hours of trials' shares of GPUs; where "
-            "the cluster has none, of logical ones).",
+            f"- It cost {report.gpu_hours:.2f} {report.unit}-hours ({shares}).",
         )
     )
 

@@ -137,6 +137,11 @@ class Resources(Strict):
         """GPUs that a trial holds, CPUs where it asks for none: what its hours are counted in."""
         return self.gpus_per_trial or self.cpus_per_trial
 
+    @property
+    def unit(self) -> Literal["GPU", "CPU"]:
+        """Whose hours a trial costs."""
+        return "GPU" if self.gpus_per_trial else "CPU"
+
 
 class Checkpoints(Strict):
     """Which states outlive a search; the metrics of all epochs always do. See

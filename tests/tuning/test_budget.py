@@ -31,6 +31,11 @@ def test_each_limit_ends_and_says_so() -> None:
         assert words in (ended_by(budget, USED) or "")
 
 
+def test_hours_of_trials_without_gpus_are_cpu_hours() -> None:
+    budget = Budget(trials=9, epochs=5, gpu_hours=2)
+    assert ended_by(budget, replace(USED, unit="CPU")) == "2.00 of 2 CPU-hours used"
+
+
 def test_a_reached_target_ends_the_proposals_and_the_rest_once_the_best_trial_is_over() -> None:
     budget = Budget(trials=9, epochs=5, target_mae_deg=5)
     trains = replace(USED, best_goes_on=True)

@@ -12,7 +12,7 @@ from tuning.published import Published
 from tuning.records import Attempt, EpochRecord, SearchRecord, TrialRecord
 from tuning.report import as_csv, as_markdown, report_of, series
 from tuning.space import Choices, Value
-from tuning.spec import Budget, Data, Sampler, SearchSpec
+from tuning.spec import Budget, Data, Resources, Sampler, SearchSpec
 
 PUBLISHED = (
     Published(match={"alpha": 2.0}, yaw=6.47, pitch=6.559, roll=5.436, mae=6.155, source="Hopenet"),
@@ -100,6 +100,15 @@ def test_it_says_what_was_needed_and_what_was_trained_and_what_it_cost() -> None
     assert "take 4 epochs; 3 were trained (75%)" in told
     assert "2.00 GPU-hours" in told
     assert "Test set: /data/test." in told
+
+
+def test_hours_of_trials_without_gpus_are_cpu_hours() -> None:
+    spec = SPEC.model_copy(update={"resources": Resources(gpus_per_trial=0, cpus_per_trial=2)})
+    report = report_of(search(*WHOLE.trials, spec=spec), {}, 0)
+    assert (report.gpu_hours, report.unit) == (pytest.approx(4.0), "CPU")
+    told = as_markdown(report)
+    assert "It cost 4.00 CPU-hours (hours of trials' shares of CPUs)." in told
+    assert "GPU" not in told
 
 
 def test_published_figures_without_a_trial_are_not_lost() -> None:

@@ -52,7 +52,8 @@ def plan(
         )
         for row in found
     ]
-    say_table(("curves", "trials", "epochs", "of whole", "GPU-h", "hours", "ends by"), rows)
+    spent = f"{spec.resources.unit}-h"
+    say_table(("curves", "trials", "epochs", "of whole", spent, "hours", "ends by"), rows)
 
 
 def replay(search: SearchName = "latest", json: Json = False) -> None:

@@ -132,3 +132,12 @@ def test_the_command_plans_without_servers() -> None:
     result = CliRunner().invoke(app, ["plan", str(QUICKSTART), "--epoch-seconds", "4"])
     assert result.exit_code == 0, result.output
     assert re.search(r"^smooth +8 ", result.output, re.MULTILINE)
+    assert "  GPU-h  " in result.output
+
+
+def test_the_hours_of_trials_without_gpus_are_headed_cpu_hours(tmp_path: Path) -> None:
+    file = tmp_path / "cpus.yaml"
+    file.write_text(QUICKSTART.read_text("utf-8").replace("gpus_per_trial: 1", "gpus_per_trial: 0"))
+    said = CliRunner().invoke(app, ["plan", str(file)]).output
+    assert "  CPU-h  " in said
+    assert "GPU" not in said

@@ -12,7 +12,7 @@ from tuning.simulation.clock import VirtualClock
 from tuning.simulation.simulator import Silent, Simulator, simulate
 from tuning.simulation.surrogates import FAMILIES, SPACE, Curve, Surrogate
 from tuning.space import Choices, Settings
-from tuning.spec import Budget, Data, Sampler, SearchSpec, Stopping
+from tuning.spec import Budget, Data, Resources, Sampler, SearchSpec, Stopping
 from tuning.storage import Storage
 from tuning.storing import AtOnce
 
@@ -203,6 +203,13 @@ def test_the_first_end_that_is_reached_is_said(budget: dict[str, float], why: st
     search = spec(Sampler(name="random", seed=1), 10_000, **budget)
     _, study = simulate(search, Surrogate("smooth", 0, EPOCHS).curve, 4)
     assert why in (study.record().ended or "")
+
+
+def test_a_budget_of_cpus_is_used_up_in_cpu_hours() -> None:
+    search = spec(Sampler(name="random", seed=1), 10_000, gpu_hours=2.0)
+    search = search.model_copy(update={"resources": Resources(gpus_per_trial=0)})
+    _, study = simulate(search, Surrogate("smooth", 0, EPOCHS).curve, 4)
+    assert "of 2 CPU-hours used" in (study.record().ended or "")
 
 
 def test_a_ledger_that_was_rebuilt_equals_the_one_that_ran_through() -> None:
