@@ -19,7 +19,7 @@ def cause_of(error: BaseException) -> tuple[ExitReason, str]:
     if full := _full_disk(error):
         return ExitReason.DISK_FULL, full
     if is_lack_of_memory(error):
-        return ExitReason.OUT_OF_MEMORY, str(error)
+        return ExitReason.OUT_OF_MEMORY, str(error).splitlines()[0]
     kinds = (
         (NotHereError, ExitReason.UNFIT_NODE),
         (SpoolFullError, ExitReason.PREEMPTED),  # nobody's failure: it is the store that is away
