@@ -74,7 +74,8 @@ class Conductor:
         self._no_more: str | None = None
         """Why nothing new is proposed any more."""
         self._end: str | None = None
-        self._hopeless: str | None = None
+        self.hopeless: str | None = None
+        """Why no node of the cluster is left that trains anything, in words."""
         self._at_once = False
         self._is_stopped = False
         self._closed = False
@@ -94,11 +95,6 @@ class Conductor:
         if left:
             return f"interrupted with {left} trials running"
         return self._no_more or "all trials done"
-
-    @property
-    def hopeless(self) -> str | None:
-        """Why no node of the cluster is left that trains anything, in words."""
-        return self._hopeless
 
     def next_trial(self) -> Work | Idle:
         """First what lost its worker or its driver or was interrupted by the search's end, then
@@ -178,7 +174,7 @@ class Conductor:
             # been mended, and says so at once if not.
             self._finish(number, cause, detail)
         if hopeless:
-            self._hopeless = hopeless
+            self.hopeless = hopeless
             self.ask_to_end(hopeless)
         if self._end or not self._study.is_open(number):
             return

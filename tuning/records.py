@@ -105,6 +105,13 @@ class TrialRecord:
         return best_of(self.epochs)
 
     @property
+    def best_epochs(self) -> tuple[EpochRecord, ...]:
+        """The best epoch, and that of when it was complete: the weights of a later and better one
+        may never have arrived."""
+        before = best_of(self.epochs[: self.completed_epochs])
+        return tuple(best for best in (self.best_epoch, before) if best)
+
+    @property
     def value(self) -> float | None:
         best = self.best_epoch
         return best.metrics["val_mae"] if best else None
@@ -136,7 +143,6 @@ class SearchRecord:
     created_ms: int
     ended: str | None
     ended_ms: int | None
-    stop_wanted: bool
     trials: tuple[TrialRecord, ...]
     earlier: tuple[tuple[int, SearchSpec], ...] = ()
     """Its search files before it was extended, the first one first, and until when (ms) each was

@@ -14,7 +14,7 @@ from headpose.config import TrainConfig
 from headpose.schedule import SCHEDULE_FIELDS, schedule_of
 from tuning.exits import ExitReason
 from tuning.legal import count_of, value_after
-from tuning.records import SearchRecord, TrialRecord, best_of
+from tuning.records import SearchRecord, TrialRecord
 from tuning.space import Choices, Range, Settings, Value
 from tuning.spec import SearchSpec
 from usererror import UserError
@@ -74,9 +74,8 @@ def _of_search(
         if trial.is_complete:
             # Its run has a copy; another search that meets this configuration needs them, too.
             # Where it has gone on, those of before as well: better ones may never have arrived.
-            for best in (trial.best_epoch, best_of(trial.epochs[: trial.completed_epochs])):
-                if best:
-                    yield best.checkpoint_key, Keep.WEIGHTS
+            for best in trial.best_epochs:
+                yield best.checkpoint_key, Keep.WEIGHTS
         if not search.ended:
             for epoch in branch_points(search.spec, trial.parameters):
                 if epoch <= len(trial.epochs):

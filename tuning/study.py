@@ -284,7 +284,6 @@ class Study:
             created_ms=attributes["created_ms"],
             ended=attributes.get("ended"),
             ended_ms=attributes.get("ended_ms"),
-            stop_wanted=bool(attributes.get("stop_wanted", False)),
             trials=trial_records(trials),
             earlier=self.files_before,
             avoided_nodes=attributes.get("avoided_nodes", {}),

@@ -16,7 +16,7 @@ from tuning.datasets import open_set
 from tuning.manifest import DamagedCheckpointError, read_manifest
 from tuning.objects import AbsentObjectError, Objects, Place
 from tuning.places import checkpoints, data_cache
-from tuning.records import SearchRecord, TrialRecord, best_of
+from tuning.records import SearchRecord, TrialRecord
 from usererror import UserError
 
 
@@ -33,9 +33,7 @@ def fetch_weights(
     if trial.best_epoch is None:
         raise UserError(f"trial {trial.number}", "has no checkpoint")
     path, absent = folder / "weights.safetensors", ""
-    for best in (trial.best_epoch, best_of(trial.epochs[: trial.completed_epochs])):
-        if best is None:
-            break
+    for best in trial.best_epochs:
         try:
             _fetch(trial.number, best.checkpoint_key, checkpoints(settings), objects, path)
         except AbsentObjectError as error:

@@ -5,7 +5,6 @@ yields one report an epoch, and knows nothing of who is behind them. Whoever ite
 any report.
 """
 
-import logging
 import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
@@ -23,8 +22,6 @@ from tuning.checkpoints import CheckpointStore
 from tuning.initial_weights import content_of
 from tuning.manifest import OBJECTIVE, Metrics
 from tuning.prefix import DataIdentity, prefix_keys
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

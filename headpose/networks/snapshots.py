@@ -22,17 +22,6 @@ from headpose.networks.state_dicts import load_strictly
 from headpose.tensor_file import TensorFile
 from usererror import UserError
 
-__all__ = [
-    "LoadedNetwork",
-    "StoredWeights",
-    "load_snapshot",
-    "load_weights",
-    "read_weights",
-    "weights_file",
-    "weights_from_bytes",
-    "weights_to_bytes",
-]
-
 _FORMAT = "hopetune headpose weights, version 1"
 
 _PICKLED = (".pkl", ".pth", ".pt")  # of torch.save, as the released ones are

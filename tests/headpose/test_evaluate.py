@@ -124,7 +124,7 @@ def test_a_set_too_coarse_for_the_network_is_refused(faces: PreparedSet) -> None
 def test_the_released_network_keeps_its_error_on_prepared_genuine_files(
     realdata: Path, tmp_path: Path
 ) -> None:
-    from headpose.networks.snapshots import load_snapshot
+    from headpose.networks.released import load_snapshot
 
     prepare("aflw2000", realdata / "AFLW2000", tmp_path / "set", PrepareSettings())
     genuine = PreparedSet.open(tmp_path / "set")

@@ -13,7 +13,7 @@ from headpose.bins import Binning
 from headpose.data.crops import face_box
 from headpose.data.readers import Sample, scan
 from headpose.networks.network import HeadposeNet
-from headpose.networks.snapshots import load_snapshot
+from headpose.networks.released import load_snapshot
 
 # The published test protocol, so that nothing of ours but box and network takes part.
 VIEW = transforms.Compose(

@@ -11,9 +11,9 @@ from torch import Tensor
 from headpose.bins import Binning
 from headpose.networks.names import BACKBONES
 from headpose.networks.network import HeadposeNet, build_network
+from headpose.networks.released import load_snapshot
 from headpose.networks.snapshots import (
     LoadedNetwork,
-    load_snapshot,
     load_weights,
     read_weights,
     weights_from_bytes,

@@ -26,7 +26,7 @@ def search(*reasons: ExitReason | None) -> SearchRecord:
         return TrialRecord(number, state, {}, (), 0, 1, why, None, None)
 
     trials = tuple(trial(number, why) for number, why in enumerate(reasons))
-    return SearchRecord("x", SPEC, "abc", 0, None, None, False, trials)
+    return SearchRecord("x", SPEC, "abc", 0, None, None, trials)
 
 
 def counts(record: SearchRecord) -> dict[str, int]:

@@ -45,7 +45,7 @@ def trial(number: int, reason: ExitReason | None, *maes: float) -> TrialRecord:
 
 
 def search(*trials: TrialRecord, ended: str | None = None) -> SearchRecord:
-    return SearchRecord("small-1", SPEC, "abc", 900, ended, 3000 if ended else None, False, trials)
+    return SearchRecord("small-1", SPEC, "abc", 900, ended, 3000 if ended else None, trials)
 
 
 def test_parent_and_children_carry_the_same_search_tags() -> None:

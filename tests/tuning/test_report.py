@@ -68,7 +68,6 @@ def search(*trials: TrialRecord, spec: SearchSpec = SPEC) -> SearchRecord:
         created_ms=0,
         ended="all trials done",
         ended_ms=HOUR_MS,
-        stop_wanted=False,
         trials=trials,
     )
 

@@ -60,7 +60,6 @@ def search_of(*trials: TrialRecord, ended: bool = False, spec: SearchSpec | None
         created_ms=0,
         ended="all trials done" if ended else None,
         ended_ms=NOW - DAY_MS if ended else None,
-        stop_wanted=False,
         trials=trials,
     )
 

@@ -30,7 +30,7 @@ def search(*trials: TrialRecord, **budget: float) -> SearchRecord:
         budget=Budget(**({"trials": len(trials), "epochs": 10} | budget)),  # type: ignore[arg-type]
     )
     numbered = tuple(replace(one, number=number) for number, one in enumerate(trials))
-    return SearchRecord("s", spec, "abc", 0, None, None, False, numbered)
+    return SearchRecord("s", spec, "abc", 0, None, None, numbered)
 
 
 def trial(
