@@ -395,13 +395,47 @@ def _unknown(name: str, legal: list[str]) -> tuple[str]:
 def _first_fault(error: ValidationError, file: YamlFile) -> UserError:
     """The most telling fault: a misspelt field says more than the missing one it leaves."""
     faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-    fault = faults[0]
-    where = file.where(_in_file(fault["loc"]))
-    if fault["type"] == "extra_forbidden":
-        return UserError(where, *_unknown(str(fault["loc"][-1]), _legal_fields(fault["loc"])))
-    if fault["type"] == "missing":
-        return UserError(where, "missing", remedy=f"add `{fault['loc'][-1]}:`")
-    return UserError(where, fault["msg"].removeprefix("Value error, "), got=fault["input"])
+    location, kind, got = faults[0]["loc"], faults[0]["type"], faults[0]["input"]
+    if kind == "bool_type" and location[-1] == "bool":
+        location, kind = location[:-1], "value"  # what no kind of a `Value` takes
+    where = file.where(_in_file(location))
+    if kind == "extra_forbidden":
+        missing = {fault["loc"] for fault in faults if fault["type"] == "missing"}
+        return UserError(where, *_unknown(str(location[-1]), _legal_fields(location, missing)))
+    if kind == "missing":
+        return UserError(where, "missing", remedy=f"add `{location[-1]}:`")
+    if kind in _SHAPES:
+        what, rule = _SHAPES[kind]
+        return UserError(where, what, got=got, rule=rule, remedy=_remedy(location, kind, got))
+    return UserError(where, faults[0]["msg"].removeprefix("Value error, "), got=got)
+
+
+_SHAPES = {
+    "model_type": ("not a mapping", None),
+    "dict_type": ("not a mapping", "names and their values, `{..}`"),
+    "tuple_type": ("not a list", "a list `[..]`"),
+    "too_short": ("empty", "at least one"),
+    "value": ("not a single value", "a number or a word"),
+}
+"""What is wrong and the rule, by pydantic's name for it: its own words are about Python."""
+
+
+def _remedy(location: Location, kind: str, got: object) -> str | None:
+    """How to write what has the wrong shape, where that is not plain from the rule."""
+    if kind == "value" and location[0] == "fixed":
+        return "what is searched belongs under `parameters`"
+    if kind == "tuple_type" and location == ("try_first",):
+        return f"or write `try_first: {PAPERS}`"
+    if kind != "model_type":
+        return None
+    if location[0] == "parameters":
+        return "write {low: …, high: …} or {choices: [..]}"
+    fields = _model_at(location).model_fields
+    needed = [name for name, field in fields.items() if field.is_required()] or [*fields][:1]
+    is_word = isinstance(got, str) and location[0] in ("data", "sampler", "stopping")
+    written = ", ".join(f"{name}: {got if is_word else '…'}" for name in needed)
+    name = f"{location[0]}: " if len(location) == 1 else ""  # else it is an entry of a list
+    return f"write `{name}{{{written}}}`"
 
 
 def _in_file(location: Location) -> Location:
@@ -410,13 +444,20 @@ def _in_file(location: Location) -> Location:
     return location[:2] + location[3:] if is_parameter else location
 
 
-def _legal_fields(location: Location) -> list[str]:
+def _legal_fields(location: Location, missing: set[Location]) -> list[str]:
     """The fields that are legal beside an unknown one."""
-    model: Any = SearchSpec
-    if location[0] == "parameters" and len(location) > 2:
-        model = FORMS[location[2]]
-    elif location[0] == "published" and len(location) > 2:
-        model = Published
-    elif len(location) > 1:
-        model = SearchSpec.model_fields[str(location[0])].annotation
-    return list(model.model_fields)
+    if len(location) == 1:
+        return list(SearchSpec.model_fields)
+    # What has neither edge of a range may as well have been meant as choices.
+    if {(*location[:-1], edge) for edge in ("low", "high")} <= missing:
+        return list(Range.model_fields | Choices.model_fields)
+    return list(_model_at(location).model_fields)
+
+
+def _model_at(location: Location) -> Any:
+    """The part of a search that stands, or whose field stands, at a place in a file."""
+    if location[0] == "parameters":
+        return FORMS[location[2]]
+    if location[0] == "published":
+        return Published
+    return SearchSpec.model_fields[str(location[0])].annotation

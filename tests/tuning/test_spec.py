@@ -105,6 +105,63 @@ def test_the_spec_survives_json(tmp_path: Path) -> None:
         ("/data/train", "/data/train, test: data", "data.test: not a place that every node finds"),
         ("/data/train", "download", "data.train: not a place that every node finds"),
         ("alpha: 2", "imagenet: weights", "fixed.imagenet: not a place that every node finds"),
+        (
+            "{choices: [resnet18, squeezenet1_1]}",
+            "{choice: [resnet18]}",
+            "parameters.backbone.choice: unknown field; did you mean 'choices'? "
+            "Legal: choices, high, log, low, step, when",
+        ),
+        (
+            "low: 0, high: 2",
+            "low: 0, high: 2, values: [1]",
+            "parameters.unfreeze_epoch.values: unknown field. Legal: high, log, low, step, when",
+        ),
+        (
+            "alpha: 2",
+            "flip: [1]",
+            "small.yaml:7: fixed.flip: not a single value; got [1]; a number or a word; "
+            "what is searched belongs under `parameters`",
+        ),
+        (
+            "[resnet18, squeezenet1_1]",
+            "[{a: b}]",
+            "small.yaml:5: parameters.backbone.choices.0: not a single value; got {'a': 'b'}; "
+            "a number or a word",
+        ),
+        (
+            "{low: 0, high: 2}",
+            "[0, 2]",
+            "small.yaml:6: parameters.unfreeze_epoch: not a mapping; got [0, 2]; "
+            "write {low: …, high: …} or {choices: [..]}",
+        ),
+        (
+            "[resnet18, squeezenet1_1]",
+            "resnet18",
+            "small.yaml:5: parameters.backbone.choices: not a list; got 'resnet18'; a list `[..]`",
+        ),
+        (
+            "high: 2}",
+            "high: 2, when: {backbone: resnet18}}",
+            "small.yaml:6: parameters.unfreeze_epoch.when.backbone: not a list; got 'resnet18'; "
+            "a list `[..]`",
+        ),
+        (
+            "high: 2}",
+            "high: 2, when: resnet18}",
+            "small.yaml:6: parameters.unfreeze_epoch.when: not a mapping; got 'resnet18'; names",
+        ),
+        ("[resnet18, squeezenet1_1]", "[]", "parameters.backbone.choices: empty; got []; at least"),
+        (
+            "{trials: 4, epochs: 3}",
+            "4",
+            "small.yaml:8: budget: not a mapping; got 4; write `budget: {trials: …, epochs: …}`",
+        ),
+        (
+            "{train: /data/train}",
+            "/data/train",
+            "small.yaml:2: data: not a mapping; got '/data/train'; "
+            "write `data: {train: /data/train}`",
+        ),
     ],
 )
 def test_faults_name_line_field_and_rule(tmp_path: Path, old: str, new: str, expected: str) -> None:
@@ -278,6 +335,32 @@ def test_a_grid_needs_steps(tmp_path: Path) -> None:
         ),
         ("sampler: {name: nsga2}\n", "small.yaml:9: sampler.name: there is one objective"),
         ("sampler: {population: 8}\n", "the sampler 'gp-curves' has no population"),
+        (
+            "sampler: tpe\n",
+            "small.yaml:9: sampler: not a mapping; got 'tpe'; write `sampler: {name: tpe}`",
+        ),
+        (
+            "stopping: none\n",
+            "small.yaml:9: stopping: not a mapping; got 'none'; write `stopping: {rule: none}`",
+        ),
+        (
+            "objectives: val_mae\n",
+            "small.yaml:9: objectives: not a list; got 'val_mae'; a list `[..]`",
+        ),
+        (
+            "try_first: paper\n",
+            "small.yaml:9: try_first: not a list; got 'paper'; a list `[..]`; "
+            "or write `try_first: papers`",
+        ),
+        (
+            "resources: auto\n",
+            "resources: not a mapping; got 'auto'; write `resources: {gpus_per_trial: …}`",
+        ),
+        ("try_first: [papers]\n", "small.yaml:9: try_first.0: not a mapping; got 'papers'; names"),
+        (
+            "published: [5.7]\n",
+            "published.0: not a mapping; got 5.7; write `{match: …, mae: …, source: …}`",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused(tmp_path: Path, added: str, expected: str) -> None:
