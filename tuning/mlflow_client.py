@@ -398,9 +398,20 @@ class Registry:
         """
         version = self.champion(model_name)
         if version is None:
-            remedy = "promote a search first: `hopetune promote SEARCH`"
+            remedy = "promote a search of this `model_name` first: `hopetune promote SEARCH`"
+            if others := self._with_champion():
+                remedy += f", or name another model with --model: {', '.join(others)}"
             raise UserError(f"models:/{model_name}@{CHAMPION}", "no champion", remedy=remedy)
         return self.download(model_name, version, folder)
+
+    def _with_champion(self) -> list[str]:
+        """Names of the registered models that have a champion."""
+        with reachable(self._uri):
+            return sorted(
+                model.name
+                for model in self._client.search_registered_models()
+                if CHAMPION in model.aliases
+            )
 
     def download(self, model_name: str, version: int, folder: Path) -> Path:
         """The weights of a version as a file below ``folder``."""

@@ -162,8 +162,11 @@ def test_predict_says_degrees_and_draws_axes(
     assert copy.read_bytes() == picture.read_bytes()
 
 
-def test_a_model_without_a_champion_is_a_clear_error(hopetune: Callable, faces: Path) -> None:
+def test_a_model_without_a_champion_is_a_clear_error(
+    hopetune: Callable, promoted: dict[str, object], faces: Path
+) -> None:
     picture = str(next((faces / "AFLW2000").glob("*.jpg")))
     done = hopetune("predict", picture, "--model", "nobody")
     assert done.returncode == 2
     assert "error: models:/nobody@champion: no champion" in done.stderr
+    assert "or name another model with --model: small-model\n" in done.stderr

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import scipy.io
 from PIL import Image
+from typer.testing import CliRunner
 
 from cluster.settings import Settings
 from headpose.bins import Binning
 from headpose.data.synthetic import synthesize
 from headpose.networks.network import build_network
 from headpose.networks.snapshots import LoadedNetwork, weights_to_bytes
+from tuning.cli.main import app
 from tuning.prediction import Prediction, predict_files
 from usererror import UserError
 
@@ -117,6 +119,17 @@ def test_grey_of_sixteen_bits_is_seen_as_grey(faces: Path, weights: Path, tmp_pa
     Image.fromarray(np.asarray(grey).astype(np.uint16) * 257).save(tmp_path / "deep.png")
     one, other = predicted(weights, tmp_path / "grey.png", tmp_path / "deep.png")
     assert degrees(other) == degrees(one)
+
+
+def test_options_may_name_a_place_at_home(
+    faces: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copyfile(weights, tmp_path / "w.safetensors")
+    given = ["predict", str(a_face(faces)), "--weights=~/w.safetensors", "--out=~/drawn"]
+    done = CliRunner().invoke(app, given)
+    assert done.exit_code == 0, done.output
+    assert list((tmp_path / "drawn").glob("*-axes.png"))
 
 
 def test_pictures_of_one_name_have_a_drawing_each(

@@ -58,9 +58,10 @@ def promote(
 
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Pictures, each of one head.")],
-    model: Annotated[str, typer.Option(help="Registered model; its champion answers.")] = (
-        "headpose"
-    ),
+    model: Annotated[
+        str,
+        typer.Option(help="Registered model (a search's `model_name`); its champion answers."),
+    ] = "headpose",
     weights: Annotated[
         Path | None,
         typer.Option(
@@ -79,10 +80,12 @@ def predict(
 ) -> None:
     """Say where heads are looking, in degrees, and draw the three axes on copies of the pictures.
 
-    Example: `hopetune predict face.jpg --out predictions`
+    Example: `hopetune predict face.jpg --model headpose-quickstart --out predictions`
     """
     from tuning.prediction import predict_files
 
+    # No shell expands the `~` of `--out=~/drawings`.
+    weights, out = weights and weights.expanduser(), out and out.expanduser()
     found = predict_files(images, load_settings(), model=model, weights=weights, box=box, out=out)
     if json:
         say_json([dataclasses.asdict(prediction) for prediction in found])
