@@ -23,7 +23,7 @@ from tuning.mlflow_client import CHECKPOINT_TAG, Candidate, MlflowRuns, Registry
 from tuning.objects import Objects
 from tuning.places import data_cache
 from tuning.records import SearchRecord, TrialRecord
-from tuning.trained import fetch_weights, predict_test
+from tuning.trained import fetch_weights, place_of_test_set, predict_test
 from usererror import UserError
 
 
@@ -63,9 +63,7 @@ def promote(
     runs.check()  # before minutes of evaluation
     registry = Registry(settings, runs)
     cache = data_cache(settings)
-    if search.spec.data.test is None:
-        raise UserError(f"{search.name}: data.test", "no test set", remedy="name one in the search")
-    test = open_set(search.spec.data.test, cache, objects)
+    test = open_set(place_of_test_set(search), cache, objects)
     train = describe(search.spec.data.train, objects, search.fingerprint)
     with tempfile.TemporaryDirectory(prefix="hopetune-promote-") as scratch:
         weights, key = fetch_weights(trial, settings, objects, Path(scratch))

@@ -69,6 +69,22 @@ def _fetch(number: int, key: str, root: Place, objects: Objects, path: Path) -> 
         raise UserError(str(place), "is damaged", got=str(error), remedy=remedy) from None
 
 
+def place_of_test_set(search: SearchRecord) -> str:
+    """Where the test set of a search lies.
+
+    Raises:
+        UserError: it names none.
+    """
+    if search.spec.data.test is None:
+        rule = "a search keeps the file that it was begun with"
+        remedy = (
+            "begin another search whose file names one: of what both share, nothing is trained "
+            "again that is still stored"
+        )
+        raise UserError(f"{search.name}: data.test", "no test set", rule=rule, remedy=remedy)
+    return search.spec.data.test
+
+
 def predict_test(weights: Path, test: PreparedSet) -> NDArray[np.floating]:
     """(N, 3) yaw, pitch, roll in degrees of a whole set, as the network of a weights file says."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -87,11 +103,10 @@ def errors_on_test(
     Raises:
         UserError: the search names no test set, or a server cannot be reached.
     """
-    if search.spec.data.test is None:
-        raise UserError(f"{search.name}: data.test", "no test set", remedy="name one in the search")
+    place = place_of_test_set(search)
     objects = Objects(settings)
     objects.check(settings.s3_bucket)
-    test = open_set(search.spec.data.test, data_cache(settings), objects)
+    test = open_set(place, data_cache(settings), objects)
     found = {}
     for trial in search.trials:
         if not trial.is_complete:

@@ -9,8 +9,10 @@ from memory_objects import MemoryObjects
 from cluster.settings import Settings
 from tuning.manifest import MANIFEST, PARTS, manifest_of
 from tuning.places import checkpoints
-from tuning.records import EpochRecord, TrialRecord
-from tuning.trained import fetch_weights
+from tuning.records import EpochRecord, SearchRecord, TrialRecord
+from tuning.space import Choices
+from tuning.spec import Budget, Data, SearchSpec
+from tuning.trained import errors_on_test, fetch_weights
 from usererror import UserError
 
 KEY = "trunk/1"
@@ -73,3 +75,15 @@ def test_a_complete_trial_whose_later_weights_never_arrived_has_those_of_before(
     extended = replace(TRIAL, epochs=(*TRIAL.epochs, later), completed_epochs=1)
     path, key = fetch_weights(extended, settings, objects, tmp_path)  # type: ignore[arg-type]
     assert (path.read_bytes(), key) == (WEIGHTS, KEY)
+
+
+def test_a_search_without_a_test_set_is_told_what_can_be_done(tmp_path: Path) -> None:
+    spec = SearchSpec(
+        name="small",
+        data=Data(train="/data/train"),
+        parameters={"alpha": Choices(choices=(1.0,))},
+        budget=Budget(trials=1, epochs=1),
+    )
+    search = SearchRecord("small-1", spec, "abc", 0, "done", 1, False, (TRIAL,))
+    with pytest.raises(UserError, match=r"small-1: data\.test: no test set; .*another search"):
+        errors_on_test(search, Settings(state_dir=tmp_path), lambda _: None)
