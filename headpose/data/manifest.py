@@ -78,13 +78,14 @@ class PrepareSettings:
         """
         view_px = round(self.stored_px * self.view_fraction)
         if image_px > view_px:
+            needed_px = int(-(-image_px // self.view_fraction))
             raise UserError(
                 where,
                 "the prepared pictures are too coarse",
                 got=f"a view of {view_px} px ({self.view_fraction:g} of {self.stored_px} px)",
                 rule=f"image_px = {image_px} needs as many pixels",
-                remedy=f"prepare with stored_px >= {-(-image_px // self.view_fraction):.0f}, "
-                "or lower image_px",
+                remedy=f"prepare with stored_px >= {needed_px} "
+                f"(`hopetune data prepare … --pixels {needed_px}`), or lower image_px",
             )
 
     def looseness_of(self, layout: Layout) -> float:

@@ -342,7 +342,7 @@ def test_a_manifest_of_garbage_is_refused(prepared: Path) -> None:
 def test_a_view_finer_than_what_is_stored_is_refused(prepared: Path) -> None:
     opened = PreparedSet.open(prepared)
     opened.require_view_px(32)
-    with pytest.raises(UserError, match=r"stored_px >= 80"):
+    with pytest.raises(UserError, match=r"stored_px >= 80 \(.* --pixels 80`\)"):
         opened.require_view_px(64)
 
 

@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cluster.local import processes
+from headpose.data.manifest import MAX_STORED_PX
 from headpose.data.synthetic import synthesize
 from tuning.cli import main
 from tuning.cli.main import app
@@ -59,6 +60,17 @@ def test_a_place_that_cannot_be_used_is_a_line_and_no_traceback(
     assert line.startswith(f"error: {file}")
     assert "cannot be used; got " in line
     assert file.read_text() == "in the way"
+
+
+@pytest.mark.parametrize(("pixels", "bound"), [(31, 32), (MAX_STORED_PX + 1, MAX_STORED_PX)])
+def test_pixels_outside_their_bounds_are_told_by_their_option(
+    pixels: int, bound: int, tmp_path: Path
+) -> None:
+    given = ["data", "prepare", "300w-lp", str(tmp_path), "--to", str(tmp_path / "set")]
+    done = CliRunner().invoke(app, [*given, "--pixels", str(pixels)])
+    assert done.exit_code == 2
+    assert "Invalid value for '--pixels': " in done.stderr
+    assert f" {bound} " in done.stderr
 
 
 @pytest.mark.parametrize("content", [None, "not TOML"])

@@ -18,6 +18,8 @@ app = typer.Typer(
 )
 
 
+MOST_PIXELS = 2048
+"""`headpose.data.manifest.MAX_STORED_PX`, which `--help` need not import."""
 LEFT_OUT_SHOWN = 3
 BAR_LENGTH = 16
 
@@ -68,7 +70,12 @@ def prepare(
     source: Annotated[Path, typer.Argument(help="The folder with the pictures and .mat files.")],
     to: Annotated[str, typer.Option(help="A folder, or s3://BUCKET/KEY.")],
     pixels: Annotated[
-        int, typer.Option(help="Side of the stored crops; leave room around the input.", min=32)
+        int,
+        typer.Option(
+            help="Side of the stored crops; a network sees the inner 80% of it, `image_px`.",
+            min=32,
+            max=MOST_PIXELS,
+        ),
     ] = 280,
     crop: Annotated[
         CropName, typer.Option(help="Landmarks that span the face's box; `original`: as published.")
