@@ -105,7 +105,7 @@ def main() -> None:
                     ", ".join("met" if aim else "missed" for aim in aims),
                 )
             )
-            sys.stdout.write(f"{rows[-1]}\n")  # what there is, should time run out
+            print(rows[-1], flush=True)  # what there is, should time run out
     columns = (
         *("network", "images", "loop images/s", "ceiling images/s", "ratio", "rounds"),
         *(f"PIL, {workers} processes, images/s" for workers in loaders),

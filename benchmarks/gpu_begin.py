@@ -1,12 +1,13 @@
 """How long a GPU waits for a trial's first step: in a worker that trained before, in a new process.
 
-From the end of one training to the end of the next one's first step: building the network, moving
-it, Adam, one batch. The new process imports PyTorch and opens CUDA first, which is what a trial
-costs where each has a process of its own.
+From the end of one training to the end of the next one's first step: freeing what that one held,
+building the network, moving it, Adam, one batch. The new process imports PyTorch and opens CUDA
+first, which is what a trial costs where each has a process of its own.
 
     python -m benchmarks.gpu_begin --data /data/bench --keep h100
 """
 
+import gc
 import statistics
 import subprocess
 import sys
@@ -59,6 +60,8 @@ def main() -> None:
         warm_s, fresh_s = [], []
         for _ in range(given.rounds):
             began = time.perf_counter()
+            gc.collect()  # as a worker does before a trial, with what the last one held
+            torch.cuda.empty_cache()
             first_step(data, images, backbone, image_px)
             warm_s.append(time.perf_counter() - began)
             began = time.perf_counter()
@@ -68,7 +71,7 @@ def main() -> None:
             fresh_s.append(time.perf_counter() - began)
         warm, fresh = statistics.median(warm_s), statistics.median(fresh_s)
         rows.append((backbone, f"{warm:.2f}", f"{fresh:.2f}", f"{fresh / warm:.0f}×"))
-        sys.stdout.write(f"{rows[-1]}\n")  # what there is, should time run out
+        print(rows[-1], flush=True)  # what there is, should time run out
     columns = ("network", "warm worker, s", "new process, s", "ratio")
     keep("gpu_begin", table(columns, rows), given)
 

@@ -40,7 +40,8 @@ def channels_first(training: Training) -> None:
 def unfused(training: Training) -> None:
     adam = training._optimiser._adam
     training._optimiser._adam = torch.optim.Adam(
-        [{"params": group["params"]} for group in adam.param_groups], fused=False
+        [{"params": group["params"]} for group in adam.param_groups],
+        foreach=True,  # `fused=False` alone would mean one parameter after the other
     )
 
 
@@ -116,7 +117,7 @@ def main() -> None:
                 data, replace(base, precision=precision), change, given.steps
             )
             first = first or images_per_s
-            sys.stdout.write(f"{backbone}, {name}: {images_per_s:,.0f}\n")
+            print(f"{backbone}, {name}: {images_per_s:,.0f}", flush=True)
             paces.append(
                 (
                     backbone,
@@ -150,7 +151,7 @@ def main() -> None:
                     f"{sum(seconds for _, seconds in results):.1f}",
                 )
             )
-            sys.stdout.write(f"{learning[-1]}\n")
+            print(learning[-1], flush=True)
     columns = ("network", "step", "images/s", "of the first row", "first two steps, s")
     pace_table = table(columns, paces)
     columns = ("network", "precision", "validation MAE of each seed", "mean", "seconds")
