@@ -1,6 +1,7 @@
 """Documents are kept true: every file and name that ARCHITECTURE.md mentions exists."""
 
 import ast
+import dataclasses
 import re
 import subprocess
 import sys
@@ -40,6 +41,37 @@ def test_the_readme_names_only_commands_that_exist() -> None:
     named = re.findall(r"hopetune ([a-z]+)", (ROOT / "README.md").read_text("utf-8"))
     assert named
     assert set(named) <= set(known)
+
+
+def test_the_readme_tells_every_key_of_a_search_file_with_its_default() -> None:
+    from pydantic import BaseModel
+
+    from headpose.config import TrainConfig
+    from tuning.published import Published
+    from tuning.space import Choices, Range
+    from tuning.spec import SearchSpec
+
+    def key(name: str, default: object) -> str:
+        if not isinstance(default, str | int | float):
+            return name
+        return f"{name}: {str(default).lower() if isinstance(default, bool) else default}"
+
+    parts = {"parameters": (Range, Choices), "published": (Published,)}
+    for name, field in SearchSpec.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            parts[name] = (field.annotation,)
+    expected = {
+        section: {key(n, f.default) for part in found for n, f in part.model_fields.items()}
+        for section, found in parts.items()
+    }
+    expected["fixed"] = {key(f.name, f.default) for f in dataclasses.fields(TrainConfig)}
+    text = (ROOT / "README.md").read_text("utf-8").split("### What a search file may say\n")[1]
+    rows = re.findall(r"^\| `(\w+)` \| (.+) \|$", text.split("\n## ")[0], re.MULTILINE)
+    told = {section: set(re.findall("`([^`]+)`", cell)) for section, cell in rows}
+    assert set(told) == set(SearchSpec.model_fields)
+    for section, keys in expected.items():
+        assert keys <= told[section]
+        assert {t for t in told[section] if re.fullmatch(r"\w+: [\w.-]+", t)} <= keys
 
 
 def test_every_search_file_opens_with_why_cost_expectation_and_command() -> None:
