@@ -97,6 +97,8 @@ def server(
             ports, credentials.ray_token, started_for
         ),
         start_timeout_s=120.0,
+        # Ray gives its own start 30 s (2.60, `_private/node.py`), too few on a busy machine.
+        start_attempts=3,
     )
 
 
@@ -171,8 +173,7 @@ def _jobs(url: str, token: str) -> bytes | None:
         try:
             return _get(url, token)
         except UnhealthyError as error:
-            why = getattr(error.__cause__, "reason", None)
-            if isinstance(why, ConnectionRefusedError) or time.monotonic() >= until_s:
+            if error.is_refusal or time.monotonic() >= until_s:
                 return None
             time.sleep(1.0)
 

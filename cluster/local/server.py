@@ -22,8 +22,9 @@ _PAUSE_S = 1.0
 _ENDED = "it ended by itself"
 _LOG_LINES = 15
 _LOG_BYTES_KEPT = 10_000_000
-_PATIENCE_WITH_OLD_S = 10.0
-"""How long a server that was up before may go unanswering before it is restarted. Untuned."""
+_PATIENCE_WITH_OLD_S = 60.0
+"""How long a server that was up before may go unanswering before it is restarted: a machine under
+load stalls for tens of seconds, and what runs on the server ends with it. Untuned."""
 
 # Would send clients and servers elsewhere, or outrank the credentials file.
 _FOREIGN_PREFIXES = ("HOPETUNE_", "AWS_", "MLFLOW_", "PG")
@@ -32,6 +33,12 @@ _FOREIGN = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_TMPDIR", "OMP_NUM_THREADS")
 
 class UnhealthyError(Exception):
     """A server does not answer as it should; says how."""
+
+    @property
+    def is_refusal(self) -> bool:
+        """Nobody listens there, so a stall is not the reason."""
+        cause = self.__cause__
+        return isinstance(getattr(cause, "reason", cause), ConnectionRefusedError)
 
 
 def _nothing() -> None:
@@ -54,7 +61,8 @@ class Server:
         prepare: runs before each start, with the server not running.
         check: one quick look, with time-outs of a few seconds; raises :class:`UnhealthyError`.
         provide: makes what clients need (databases, the bucket) where it is missing.
-        start_attempts: more than one where an end by itself may be over in a second.
+        start_attempts: more than one where an end by itself may be over in a second, or is that of
+            a server which gives itself less time than a busy machine takes.
     """
 
     name: str
@@ -97,9 +105,9 @@ def ensure_running(
             server.provide()
             progress(f"{server.name:<11} already up at {server.address}")
             return False
-    stop(server, state)
     began_s = time.monotonic()
     for attempts_left in reversed(range(server.start_attempts)):
+        stop(server, state)  # what an earlier start left, this one's too, would be in the way
         trouble = _start(server, state, lock_fd, cancelled)
         if trouble is None:
             break
@@ -164,6 +172,8 @@ def _becomes_healthy(
     """None once the check passes; else what was wrong at the end."""
     deadline = time.monotonic() + patience_s
     while True:
+        # The last look begins after it: a stall of this very process is none of the server's.
+        is_last = time.monotonic() > deadline
         try:
             server.check()
         except UnhealthyError as error:
@@ -174,7 +184,7 @@ def _becomes_healthy(
             return _ENDED
         if cancelled.is_set():
             return "the start was broken off"
-        if time.monotonic() > deadline:
+        if is_last:
             return f"not healthy within {patience_s:.0f} s ({trouble})"
         time.sleep(_POLL_S)
 

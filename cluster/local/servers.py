@@ -34,8 +34,12 @@ NAMES = (postgres.NAME, seaweed.NAME, mlflow_server.NAME, ray_head.NAME)
 BUCKET = "hopetune"
 
 _LEFTOVER_GRACE_S = 10.0
+_STATUS_PATIENCE_S = 20.0
+"""How long a server that runs may go unanswering, on a machine that stalls, before it is called
+down; untuned."""
 _PORT_PATIENCE_S = 3.0
 _PORT_CHOICES = 3
+_LOOK_PAUSE_S = 0.5
 _NOT_STARTED = Path("/nonexistent")
 
 
@@ -270,13 +274,17 @@ def _settings(state: StateDir, chosen: ports.Ports, credentials: Credentials) ->
 
 def _status_of(server: Server, state: StateDir) -> ServerStatus:
     record = processes.read_record(state.record(server.name))
-    if record is None or not record.alive:
-        return ServerStatus(server.name, server.address, None, False, "not running")
-    try:
-        server.check()
-    except UnhealthyError as error:
-        return ServerStatus(server.name, server.address, record.pid, False, str(error))
-    return ServerStatus(server.name, server.address, record.pid, True, "")
+    until_s = time.monotonic() + _STATUS_PATIENCE_S
+    while record is not None and record.alive:
+        try:
+            server.check()
+        except UnhealthyError as error:
+            if error.is_refusal or time.monotonic() > until_s:
+                return ServerStatus(server.name, server.address, record.pid, False, str(error))
+        else:
+            return ServerStatus(server.name, server.address, record.pid, True, "")
+        time.sleep(_LOOK_PAUSE_S)
+    return ServerStatus(server.name, server.address, None, False, "not running")
 
 
 def _end_leftovers(state: StateDir, names: Iterable[str]) -> None:
