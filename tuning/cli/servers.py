@@ -40,9 +40,16 @@ def status(json: Annotated[bool, typer.Option("--json", help="For programs.")] =
         say_json([dataclasses.asdict(server) for server in found])
     else:
         rows = [
-            (s.name, "up" if s.healthy else "down", s.address or "", s.pid or "") for s in found
+            (
+                s.name,
+                "up" if s.healthy else "down",
+                s.address or "",
+                s.pid or "",
+                " ".join(s.detail.split()),
+            )
+            for s in found
         ]
-        say_table(("server", "state", "address", "pid"), rows)
+        say_table(("server", "state", "address", "pid", "trouble"), rows)
     if not found or not all(server.healthy for server in found):
         raise typer.Exit(1)
 
