@@ -36,14 +36,20 @@ TOKEN = "token"  # noqa: S105 - the name of an attribute
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0  # untuned
 
+_OPENING_S, _CONNECT_S = 60, 10
+"""How long the first connection may take, which is not tried again: a busy machine stalls for tens
+of seconds, and where nobody listens that is told at once; and how long any later one. Untuned."""
+
 # A server that vanished without a word is noticed in a minute, not in the kernel's two hours.
 _POSTGRES = {
-    "connect_timeout": 10,
+    "connect_timeout": _OPENING_S,
     "keepalives_idle": 20,
     "keepalives_interval": 10,
     "keepalives_count": 4,
     "tcp_user_timeout": 60_000,  # milliseconds
 }
+# Seconds that another writer is waited for, not 5 as by default: a slow disk takes longer; untuned.
+_SQLITE = {"timeout": 60}
 _WRITES = ("set_", "create_", "_create_", "delete_", "write_")
 _NONE: Mapping[int, float] = MappingProxyType({})
 
@@ -54,7 +60,7 @@ class Rdb(RDBStorage):
     def __init__(self, url: str) -> None:
         parsed = _parsed(url)
         is_postgres = parsed.get_backend_name() == "postgresql"
-        options = _POSTGRES if is_postgres else {}
+        options = _POSTGRES if is_postgres else _SQLITE
         super().__init__(
             url,
             engine_kwargs={
@@ -62,6 +68,8 @@ class Rdb(RDBStorage):
                 "connect_args": {k: v for k, v in options.items() if k not in parsed.query},
             },
         )
+        if is_postgres and "connect_timeout" not in parsed.query:
+            event.listen(self.engine, "do_connect", _connect_sooner)
         self.lease: Lease | None = None
         self.writing = threading.local()
         self._attempted: set[str] = set()
@@ -211,12 +219,18 @@ class InMemory(InMemoryStorage):
             self.set_trial_intermediate_value(trial_id, epoch, value)
 
 
+def _connect_sooner(_dialect: Any, _record: Any, _arguments: Any, options: dict[str, Any]) -> None:
+    options["connect_timeout"] = _CONNECT_S
+
+
 def _parsed(url: str) -> URL:
     """The parts of a database's URL; what is wrong with one is told without it, as it may hold a
     password."""
     try:
         parsed = make_url(url)
         parsed.get_dialect().import_dbapi()
+        if parsed.get_backend_name() == "sqlite":
+            _require_one_for_all(parsed)
     except (ArgumentError, ImportError, ValueError):
         raise UserError(
             "settings.study_url",
@@ -225,6 +239,19 @@ def _parsed(url: str) -> URL:
             remedy="correct HOPETUNE_STUDY_URL or the settings file",
         ) from None
     return parsed
+
+
+def _require_one_for_all(sqlite: URL) -> None:
+    """Refuse a relative path, which a job takes from a folder of its own, and a database in memory.
+
+    Raises:
+        ValueError: it is such a one.
+    """
+    path = sqlite.database or ""
+    if "uri" in sqlite.query:  # SQLite's own: file:/PATH?…&uri=true
+        path = path.removeprefix("file:")
+    if not path.startswith("/") or sqlite.query.get("mode") == "memory":
+        raise ValueError("processes would not find the same database")
 
 
 def away(error: BaseException | None) -> str | None:

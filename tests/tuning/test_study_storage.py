@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
@@ -261,3 +262,70 @@ def test_what_is_no_database_is_told_without_its_password(url: str) -> None:
     assert "secret" not in str(error.value)
     assert error.value.__cause__ is None
     assert error.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite:///studies.db",
+        "sqlite:///file:/tmp/studies.db",  # a file of that whole name, beside the job
+        "sqlite:///file:studies.db?uri=true",
+        "sqlite:///file::memory:?cache=shared&uri=true",
+        "sqlite:////tmp/studies.db?mode=memory&uri=true",
+    ],
+)
+def test_a_database_of_each_process_its_own_is_refused(url: str) -> None:
+    with pytest.raises(UserError, match=r"settings\.study_url: not the URL .* sqlite:////PATH"):
+        Storage(url)
+
+
+@pytest.mark.parametrize(
+    ("form", "wait_ms"),
+    [
+        ("sqlite:///{}", 60_000),
+        ("sqlite:///{}?timeout=3", 3_000),
+        ("sqlite:///file:{}?uri=true", 60_000),
+    ],
+)
+def test_another_writer_is_waited_for(tmp_path: Path, form: str, wait_ms: int) -> None:
+    with Storage(form.format(tmp_path / "study.db")) as storage:
+        assert storage._rdb is not None
+        with storage._rdb.engine.connect() as connection:
+            found = connection.exec_driver_sql("PRAGMA busy_timeout").scalar()
+    assert (found, (tmp_path / "study.db").is_file()) == (wait_ms, True)
+
+
+class Connects:
+    """Notes the patience, in seconds, with which connections are made."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.patience_s: list[int] = []
+        self._truly = psycopg.connect
+        monkeypatch.setattr(psycopg, "connect", self)
+
+    def __call__(self, *arguments: Any, **more: Any) -> Any:
+        self.patience_s.append(int(more["connect_timeout"]))
+        return self._truly(*arguments, **more)
+
+
+def test_a_database_that_is_down_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    connects, began_s = Connects(monkeypatch), time.monotonic()
+    with pytest.raises(UserError, match="the study database cannot be reached"):
+        Storage("postgresql+psycopg://nobody:nothing@127.0.0.1:1/hopetune")
+    assert time.monotonic() - began_s < 20
+    assert set(connects.patience_s) == {60}
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(("query", "expected"), [("", {10}), ("?connect_timeout=7", {7})])
+def test_later_connections_are_given_up_sooner(
+    own_postgres: OwnPostgres, monkeypatch: pytest.MonkeyPatch, query: str, expected: set[int]
+) -> None:
+    with Storage(own_postgres.url + query) as storage:
+        assert storage._rdb is not None
+        storage._rdb.engine.dispose()
+        connects = Connects(monkeypatch)
+        assert storage.names() == []
+    assert set(connects.patience_s) == expected
