@@ -45,10 +45,12 @@ def parse_place(uri: str) -> Place:
     Raises:
         UserError: not of that form.
     """
-    parts = urlparse(uri)
-    if parts.scheme != "s3" or not parts.netloc:
+    scheme, _, rest = uri.partition("://")
+    # Not by urlparse, which cuts a key at `#` or `?`: these are letters of it.
+    bucket, _, key = rest.partition("/")
+    if scheme.lower() != "s3" or not bucket:
         raise UserError(uri, "not a place in S3", rule="s3://BUCKET/KEY")
-    return Place(parts.netloc, parts.path.strip("/"))
+    return Place(bucket, key.strip("/"))
 
 
 def is_in_s3(place: str) -> bool:

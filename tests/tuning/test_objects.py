@@ -246,3 +246,10 @@ def test_a_place_of_another_kind_is_no_folder(place: str) -> None:
 def test_half_a_place_in_s3_is_refused() -> None:
     with pytest.raises(UserError, match="not a place in S3"):
         parse_place("s3:/bucket/key")
+
+
+@pytest.mark.parametrize("key", ["", "faces", "faces#2", "faces?2", "a/b;c=d?e#f", "%23"])
+def test_a_key_is_taken_as_it_is_written(key: str) -> None:
+    assert is_in_s3(f"s3://bucket/{key}")
+    assert parse_place(f"s3://bucket/{key}") == Place("bucket", key)
+    assert parse_place(f"S3://bucket/{key}/") == Place("bucket", key)
