@@ -293,7 +293,8 @@ def _known(client: "JobClient", submission_id: str, settings: Settings) -> Job:
             settings.require("ray_jobs_address"),
             "no such job on this cluster",
             got=submission_id,
-            rule="a head that was started anew has forgotten its jobs; `hopetune run` makes none",
+            rule="a head that was started anew has forgotten its jobs; `hopetune run` makes none; "
+            "jobs of another cluster are found with its --address",
         )
     return job
 

@@ -9,6 +9,8 @@ import pytest
 
 from cluster import jobs
 from cluster.settings import Settings
+from tuning.spec import load_spec
+from tuning.storage import Storage
 from usererror import UserError
 
 pytestmark = pytest.mark.servers
@@ -129,8 +131,9 @@ def test_no_cluster_at_the_address(hopetune_here: Callable, search_file: SearchF
 
 
 def test_a_name_that_is_taken(
-    hopetune_here: Callable, search_file: SearchFile, servers: Settings
+    hopetune_here: Callable, search_file: SearchFile, servers: Settings, storage: Storage
 ) -> None:
+    storage.create("small-taken", load_spec(search_file()), "fingerprint")
     jobs.submit(servers, submission_id="small-taken", entrypoint="true")
     until = time.monotonic() + 60
     while not jobs.get(servers, "small-taken").finished and time.monotonic() < until:

@@ -12,7 +12,7 @@ import typer
 from cluster import jobs
 from cluster.settings import Settings, at, load_settings
 from tuning.cli.output import say
-from tuning.cli.searches import SearchName, follow_job, open_storage, resolve
+from tuning.cli.searches import SearchName, follow_job, open_storage, resolve, to_find
 from usererror import UserError
 
 if TYPE_CHECKING:
@@ -44,22 +44,22 @@ def stop(search: SearchName, address: Address = None) -> None:
             say(f"search {name} is not in the study yet; its job is ended")
             return
         study = storage.open(name)
-        if name not in storage.drivers():
-            if study.record().ended:
-                say(f"search {name} has ended already")
-            else:
-                study.want_stop()
-                _end_without_driver(storage, name)
-                _has_ended_its_job(cluster, name)  # one that begins, or hung and lost its search
+        if name not in storage.drivers() and study.record().ended:
+            say(f"search {name} has ended already")
             return
         study.want_stop()  # of a driver that waits for checkpoints, too
         until = time.monotonic() + STOP_GRACE_S
-        while time.monotonic() < until:
-            if study.record().ended:
-                say(f"search {name} is stopped; its workers end within seconds")
-                return
+        while holder := storage.drivers().get(name):
+            if study.record().ended or time.monotonic() > until:
+                break
             time.sleep(0.5)
-        holder = storage.drivers().get(name)
+        if study.record().ended:
+            say(f"search {name} is stopped; its workers end within seconds")
+            return
+        if holder is None:  # there was none, or it died meanwhile
+            _end_without_driver(storage, name)
+            _has_ended_its_job(cluster, name)  # one that begins, or hung and lost its search
+            return
         # Its driver hangs, so its job is ended from outside.
         known = jobs.again(cluster, name)
         if known and jobs.stop(cluster, known[-1]):
@@ -67,7 +67,7 @@ def stop(search: SearchName, address: Address = None) -> None:
             say(f"search {name}: {answer}; its job is being ended")
             _wait_for_job(cluster, known[-1], ENDING_S)
             _end_without_driver(storage, name)
-        elif holder:
+        else:
             what = "its driver does not answer"
             raise UserError(name, what, got=str(holder), remedy="end it there")
 
@@ -119,13 +119,13 @@ def resume(
     Example: `hopetune resume quickstart-20261122-064100 --follow`
     """
     settings = at(load_settings(), address)
-    with _taken_over(search, settings, foreground) as study:
+    with _taken_over(search, settings, foreground, to_find(address)) as study:
         study.adopt()
         if _has_only_to_end(study):
             return
         _refuse_without_work(study)
         study.reopen()
-    start(settings, study.name, follow=follow, foreground=foreground)
+    start(settings, study.name, to_find(address), follow=follow, foreground=foreground)
 
 
 def _has_only_to_end(study: "Study") -> bool:
@@ -184,9 +184,9 @@ def extend(
         "target_mae_deg": target,
     }
     settings = at(load_settings(), address)
-    with _taken_over(search, settings, foreground) as study:
+    with _taken_over(search, settings, foreground, to_find(address)) as study:
         say(_extended(study, wishes, space))
-    start(settings, study.name, follow=follow, foreground=foreground)
+    start(settings, study.name, to_find(address), follow=follow, foreground=foreground)
 
 
 def _extended(study: "Study", wishes: Mapping[str, float | None], space: Path | None) -> str:
@@ -208,7 +208,9 @@ def _extended(study: "Study", wishes: Mapping[str, float | None], space: Path | 
     return f"search {study.name} is extended: {changes(study.spec, spec)}{note}"
 
 
-def start(settings: Settings, name: str, *, follow: bool, foreground: bool) -> None:
+def start(
+    settings: Settings, name: str, to_find_it: str, *, follow: bool, foreground: bool
+) -> None:
     """A driver for a search that the study knows: this process, or a job of a new name."""
     if foreground:
         from tuning.driver import drive
@@ -217,24 +219,27 @@ def start(settings: Settings, name: str, *, follow: bool, foreground: bool) -> N
         return
     job = jobs.next_name(name, jobs.again(settings, name))
     jobs.submit(settings, submission_id=job, entrypoint=f"python -m tuning.driver --name {name}")
-    say(f"search {name} goes on as job {job}; follow it with `hopetune logs {name} --follow`")
+    follow_it = f"`hopetune logs {name} --follow{to_find_it}`"
+    say(f"search {name} goes on as job {job}; follow it with {follow_it}")
     if follow:
         follow_job(settings, job)
 
 
 @contextmanager
-def _taken_over(search: str, settings: Settings, foreground: bool) -> "Iterator[Study]":
+def _taken_over(
+    search: str, settings: Settings, foreground: bool, to_find_it: str
+) -> "Iterator[Study]":
     """The study of a search that nobody drives, nor begins to meanwhile."""
     with open_storage() as storage:
         name = resolve(storage, search)
-        _wait_for_its_driver(storage, name)
+        _wait_for_its_driver(storage, name, to_find_it)
         if not foreground:
-            _refuse_beside_a_job(storage, settings, name)
+            _refuse_beside_a_job(storage, settings, name, to_find_it)
         with storage.driving(name, say):
             yield storage.open(name)
 
 
-def _wait_for_its_driver(storage: "Storage", name: str) -> None:
+def _wait_for_its_driver(storage: "Storage", name: str, to_find_it: str) -> None:
     """A stopped search's driver waits for its workers a moment; one that drives is not waited for.
 
     Raises:
@@ -244,7 +249,8 @@ def _wait_for_its_driver(storage: "Storage", name: str) -> None:
     is_told = False
     while holder := storage.drivers().get(name):
         if not storage.open(name).record().ended or time.monotonic() > until:
-            remedy = f"follow it: `hopetune logs {name} --follow`; end it: `hopetune stop {name}`"
+            remedy = f"follow it: `hopetune logs {name} --follow{to_find_it}`; "
+            remedy += f"end it: `hopetune stop {name}{to_find_it}`"
             raise UserError(name, "the search is running", got=str(holder), remedy=remedy)
         if not is_told:
             say(f"waiting for the end of its driver, {holder}")
@@ -252,7 +258,9 @@ def _wait_for_its_driver(storage: "Storage", name: str) -> None:
         time.sleep(0.5)
 
 
-def _refuse_beside_a_job(storage: "Storage", settings: Settings, name: str) -> None:
+def _refuse_beside_a_job(
+    storage: "Storage", settings: Settings, name: str, to_find_it: str
+) -> None:
     """A job that begins drives its search only seconds later, and one that has driven it ends only
     seconds later: of the latter the end is waited for.
 
@@ -264,7 +272,8 @@ def _refuse_beside_a_job(storage: "Storage", settings: Settings, name: str) -> N
     while known and (status := jobs.status(settings, known[-1])) not in jobs.FINISHED:
         if status == "PENDING" or name in storage.drivers() or time.monotonic() > until:
             what = "a job of this search is starting or ending"
-            remedy = f"see `hopetune logs {name}`; end it: `hopetune stop {name}`"
+            remedy = f"see `hopetune logs {name}{to_find_it}`; "
+            remedy += f"end it: `hopetune stop {name}{to_find_it}`"
             raise UserError(name, what, got=f"{known[-1]}, {status}", remedy=remedy)
         time.sleep(0.5)
 

@@ -58,12 +58,12 @@ def submit(
     search = _named(name, spec)
     text = file.read_bytes()
     metadata = {"search_file_sha256": hashlib.sha256(text).hexdigest()}
-    _refuse_taken(cluster, search, metadata)
+    job = _job_for(cluster, search, metadata, to_find(address))
     with tempfile.TemporaryDirectory(prefix="hopetune-submit-") as folder:
         (Path(folder) / SEARCH_FILE).write_bytes(text)
         jobs.submit(
             cluster,
-            submission_id=search,
+            submission_id=job,
             entrypoint=f"python -m tuning.driver {SEARCH_FILE} --name {search}",
             working_dir=Path(folder),
             metadata=metadata,
@@ -71,30 +71,54 @@ def submit(
     if json:
         say_json({"name": search, "address": cluster.require("ray_jobs_address")})
     else:
-        say(f"search {search} is submitted; follow it with `hopetune logs {search} --follow`")
+        follow_it = f"`hopetune logs {search} --follow{to_find(address)}`"
+        say(f"search {search} is submitted; follow it with {follow_it}")
     if follow:
-        follow_job(cluster, search)
+        follow_job(cluster, job)
 
 
-def _refuse_taken(cluster: Settings, search: str, metadata: Mapping[str, str]) -> None:
-    """A job whose answer got lost may be submitted once more; one that has ended is over.
+def to_find(address: str | None) -> str:
+    """What a command that is to be typed next needs in order to ask the same cluster."""
+    return f" --address {address}" if address else ""
+
+
+def _job_for(cluster: Settings, search: str, metadata: Mapping[str, str], to_find_it: str) -> str:
+    """The name of a new search's job: a job whose answer got lost may be submitted once more, and
+    one that died before its search began is followed by the next.
 
     Raises:
-        UserError: a search of that name was submitted before, and its job has ended, or was
-            submitted with another file.
+        UserError: a search of that name was submitted before, and is known, or its job succeeded
+            or was submitted with another file.
     """
     known = jobs.again(cluster, search)
     if not known:
-        return
+        return search
     latest = jobs.get(cluster, known[-1])
-    if latest.finished or latest.metadata != metadata:
-        go_on = "go on with `hopetune resume" if latest.finished else "end it with `hopetune stop"
-        raise UserError(
-            search,
-            "a search of this name was submitted before",
-            got=f"job {latest.submission_id}, {latest.status}",
-            remedy=f"see `hopetune logs {search}`, {go_on} {search}`, or choose another --name",
-        )
+    if not latest.finished and latest.metadata == metadata:
+        return latest.submission_id
+    has_begun = latest.finished and _has_begun(search)
+    if latest.status in ("FAILED", "STOPPED") and not has_begun:
+        return jobs.next_name(search, known)
+    ways = [f"see `hopetune logs {search}{to_find_it}`"]
+    if not latest.finished:
+        ways.append(f"end it with `hopetune stop {search}{to_find_it}`")
+    elif has_begun:
+        ways.append(f"go on with `hopetune resume {search}{to_find_it}`")
+    raise UserError(
+        search,
+        "a search of this name was submitted before",
+        got=f"job {latest.submission_id}, {latest.status}",
+        remedy=", ".join([*ways, "or choose another --name"]),
+    )
+
+
+def _has_begun(search: str) -> bool:
+    """Whether the studies know a search; it is believed where they cannot be asked."""
+    try:
+        with open_storage() as storage:
+            return search in storage.names()
+    except UserError:
+        return True
 
 
 def run(file: SearchFile, name: Name = None) -> None:
