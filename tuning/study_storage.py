@@ -50,6 +50,7 @@ _POSTGRES = {
 }
 # Seconds that another writer is waited for, not 5 as by default: a slow disk takes longer; untuned.
 _SQLITE = {"timeout": 60}
+_OPTIONS: dict[str, dict[str, int]] = {"postgresql": _POSTGRES, "sqlite": _SQLITE}
 _WRITES = ("set_", "create_", "_create_", "delete_", "write_")
 _NONE: Mapping[int, float] = MappingProxyType({})
 
@@ -59,8 +60,8 @@ class Rdb(RDBStorage):
 
     def __init__(self, url: str) -> None:
         parsed = _parsed(url)
-        is_postgres = parsed.get_backend_name() == "postgresql"
-        options = _POSTGRES if is_postgres else _SQLITE
+        backend = parsed.get_backend_name()
+        options = _OPTIONS.get(backend, {})
         super().__init__(
             url,
             engine_kwargs={
@@ -68,7 +69,7 @@ class Rdb(RDBStorage):
                 "connect_args": {k: v for k, v in options.items() if k not in parsed.query},
             },
         )
-        if is_postgres and "connect_timeout" not in parsed.query:
+        if backend == "postgresql" and "connect_timeout" not in parsed.query:
             event.listen(self.engine, "do_connect", _connect_sooner)
         self.lease: Lease | None = None
         self.writing = threading.local()
