@@ -10,8 +10,9 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
-from headpose.data.manifest import DATA_FILES, MANIFEST_FILE, Manifest
+from headpose.data.manifest import DATA_FILES, IMAGES_FILE, MANIFEST_FILE, Manifest
 from usererror import UserError
 
 
@@ -43,31 +44,54 @@ def claimed(place: Path) -> Iterator[Path]:
         UserError: another process has it, or no folder can be made there.
     """
     partial = place.with_name(f".{place.name}.partial")
-    try:
-        partial.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        what, remedy = "cannot be used", "choose another place"
-        raise UserError(str(partial), what, got=error.strerror, remedy=remedy) from error
-    descriptor = os.open(partial, os.O_RDONLY)
-    try:
-        _lock(descriptor, partial)
+    images = partial / IMAGES_FILE  # every set has it, so that no lock is left beside one
+    with locked(images, str(partial)):
         try:
             yield partial
         except UserError:
             with contextlib.suppress(OSError):
+                if images.stat().st_size == 0:
+                    images.unlink()
                 partial.rmdir()
             raise
-    finally:
-        os.close(descriptor)
 
 
-def _lock(descriptor: int, partial: Path) -> None:
+def locked(path: Path, where: str) -> IO[bytes]:
+    """A file, made where there is none, that nobody else prepares with until it is closed.
+
+    A network disk tells other machines of the lock of a file that is open for writing, not of a
+    folder's. Who holds it may remove it.
+
+    Args:
+        path: the file; its folder is made, too.
+        where: what errors name.
+
+    Raises:
+        UserError: another process holds it, or it cannot be made or locked there.
+    """
+    remedy = "choose another place"
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        while True:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.ExitStack() as unless_held:
+                file = unless_held.enter_context(path.open("ab"))
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _is_at(path, file):
+                    unless_held.pop_all()
+                    return file
     except BlockingIOError:
-        remedy = "wait for it, or choose another place"
         what = "another preparation is at work here"
-        raise UserError(str(partial), what, remedy=remedy) from None
+        raise UserError(where, what, remedy=f"wait for it, or {remedy}") from None
+    except OSError as error:
+        raise UserError(where, "cannot be used", got=error.strerror, remedy=remedy) from error
+
+
+def _is_at(path: Path, file: IO[bytes]) -> bool:
+    """Not where the last holder removed or moved it between our opening and locking it."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def check_free(place: Path, *, replace: bool) -> None:

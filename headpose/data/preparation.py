@@ -84,7 +84,7 @@ def prepare(
             manifest = _write_set(partial, journal, found, progress, workers)
         except NotHereError:
             raise  # what was done is left to the next call, as after a signal or a power cut
-        except UserError:  # the data were refused
+        except UserError:  # the data were refused, or what was done cannot be trusted
             shutil.rmtree(partial, ignore_errors=True)
             raise
         except OSError as error:
@@ -159,9 +159,9 @@ def _write_images(
         if progress is not None:
             progress(done.names + block.names, total)
         if block.names == BLOCK:
-            _close(block, done, images, journal)
+            _close(block, done, images, journal, image_bytes)
             block = Done()
-    _close(block, done, images, journal)
+    _close(block, done, images, journal, image_bytes)
     return done
 
 
@@ -177,10 +177,23 @@ def _taken_up(journal: Journal, images: IO[bytes], image_bytes: int) -> Done:
     return done
 
 
-def _close(block: Done, done: Done, images: IO[bytes], journal: Journal) -> None:
+def _close(block: Done, done: Done, images: IO[bytes], journal: Journal, image_bytes: int) -> None:
     sync(images)
+    _check_length(images, NPY_HEADER_BYTES + (len(done.rows) + len(block.rows)) * image_bytes)
     journal.close_block(block, done.names)
     done.extend(block)
+
+
+def _check_length(images: IO[bytes], expected: int) -> None:
+    """Refuses images that others have written as well: not every disk heeds locks."""
+    if (found := os.fstat(images.fileno()).st_size) != expected:
+        raise UserError(
+            images.name,
+            "somebody else writes here",
+            got=f"{found} bytes",
+            rule=f"this preparation wrote {expected}",
+            remedy="see to it that no other one is at work here, then begin anew",
+        )
 
 
 def _check_room(images: Path, needed_bytes: int) -> None:

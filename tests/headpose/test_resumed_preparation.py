@@ -1,6 +1,7 @@
 """A preparation that was broken off goes on where it was, and gives the very same set."""
 
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ import pytest
 from faces import write_300w_lp, write_sample
 
 from headpose.data import cutting, journal, preparation
+from headpose.data.destination import locked
 from headpose.data.manifest import PrepareSettings
 from headpose.data.prepared import PreparedSet, prepare
 from usererror import UserError
@@ -261,3 +263,60 @@ def test_two_at_a_time_do_not_meet(source: Path, tmp_path: Path) -> None:
                 prepare("300w-lp", source, tmp_path / "set", SMALL)
 
     assert prepare("300w-lp", source, tmp_path / "set", SMALL, meanwhile).count == 7
+
+
+def test_the_lock_is_of_a_file_that_is_written_which_network_disks_carry(
+    source: Path, tmp_path: Path
+) -> None:
+    images = tmp_path / ".set.partial" / "images.npy"
+    images.parent.mkdir()
+    with images.open("ab") as on_another_machine:
+        fcntl.flock(on_another_machine, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match=r"\.set\.partial: another preparation is at work"):
+            prepare("300w-lp", source, tmp_path / "set", SMALL)
+    assert prepare("300w-lp", source, tmp_path / "set", SMALL).count == 7
+
+
+@pytest.mark.parametrize("ends_by", ["rename", "unlink"])
+def test_a_lock_whose_holder_ends_just_then_is_not_taken_for_that_of_the_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends_by: str
+) -> None:
+    path, flock = tmp_path / "partial" / "lock", fcntl.flock
+
+    def ends_first(file: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        path.parent.rename(tmp_path / "set") if ends_by == "rename" else path.unlink()
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", ends_first)
+    with locked(path, "place") as held:
+        assert os.path.samestat(path.stat(), os.fstat(held.fileno()))
+
+
+def test_a_disk_that_knows_no_locks_is_the_users_error(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with pytest.raises(UserError, match="cannot be used; got 'No locks available'"):
+        prepare("300w-lp", source, tmp_path / "set", SMALL)
+
+
+@pytest.mark.parametrize("at", [3, 8])
+@pytest.mark.parametrize("by", [40 * 40 * 3, -10])
+def test_images_that_somebody_else_writes_to_become_no_set(
+    source: Path, tmp_path: Path, at: int, by: int
+) -> None:
+    def meanwhile(done: int, _total: int) -> None:
+        if done == at:
+            images = tmp_path / ".set.partial" / "images.npy"
+            os.truncate(images, images.stat().st_size + by)
+
+    prepare("300w-lp", source, tmp_path / "whole", SMALL)
+    with pytest.raises(UserError, match=r"images\.npy: somebody else writes here; got '.* bytes'"):
+        prepare("300w-lp", source, tmp_path / "set", SMALL, meanwhile)
+    assert not (tmp_path / "set").exists()
+    prepare("300w-lp", source, tmp_path / "set", SMALL)
+    assert files(tmp_path / "set") == files(tmp_path / "whole")
