@@ -4,7 +4,9 @@ Every file is either a sample or a named entry of what was left out, with the re
 guessed and nothing is dropped in silence. Letters: P landmarks.
 """
 
+import errno
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,9 @@ from headpose.data.decoding import raise_if_passing
 from headpose.data.matfile import MatFileError, read_arrays
 from headpose.labels import LIMIT_DEG, from_pose_para
 from usererror import UserError
+
+# Of a path that leads to no file; the last is of a link that leads to itself.
+_ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 Layout = Literal["300w-lp", "aflw2000"]
 
@@ -80,7 +85,9 @@ def scan(layout: Layout, root: Path) -> Scan:
     """Read every label below ``root``; pictures are not opened.
 
     Raises:
-        UserError: the layout is unknown, the folder is missing, or it holds nothing of the layout.
+        UserError: the layout is unknown, the folder is missing or cannot be listed, or it holds
+            nothing of the layout.
+        NotHereError: a folder or a label cannot be read now, but perhaps at another time.
     """
     entries = [read_sample(layout, root, name) for name in find_names(layout, root)]
     return Scan(
@@ -99,19 +106,29 @@ def find_names(layout: Layout, root: Path) -> tuple[str, ...]:
         raise UserError(
             "layout", "unknown data set layout", got=layout, rule=f"one of {get_args(Layout)}"
         )
-    if not root.is_dir():
+    try:
+        if not root.is_dir():
+            raise UserError(
+                str(root),
+                "no such data set folder",
+                rule=f"a folder in the layout of {layout}",
+                remedy="check the path, or write one with `hopetune data synthesize DIR`",
+            )
+        names = {
+            str((folder / path.stem).relative_to(root))
+            for folder in _folders(layout, root)
+            for path in folder.iterdir()
+            if path.suffix in {".jpg", ".mat"}
+        }
+    except OSError as error:
+        folder = Path(error.filename or root)
+        raise_if_passing(folder, error)
         raise UserError(
-            str(root),
-            "no such data set folder",
-            rule=f"a folder in the layout of {layout}",
-            remedy="check the path, or write one with `hopetune data synthesize DIR`",
-        )
-    names = {
-        str((folder / path.stem).relative_to(root))
-        for folder in _folders(layout, root)
-        for path in folder.iterdir()
-        if path.suffix in {".jpg", ".mat"}
-    }
+            str(folder),
+            "cannot be listed",
+            got=error.strerror,
+            remedy="check that you may read it",
+        ) from error
     if not names:
         raise UserError(
             str(root), f"holds no sample of the layout {layout}", rule=_EXPECTED[layout]
@@ -172,11 +189,23 @@ def _read(layout: Layout, root: Path, name: str) -> Sample:
     # Not with_suffix: a stem may hold a dot.
     image_path, label_path = root / f"{name}.jpg", root / f"{name}.mat"
     for path in (image_path, label_path):
-        if not path.is_file():
+        if not _is_file(path):
             raise _UnusableError(f"no {path.suffix[1:]} file beside its twin")
     fields = _mat_fields(label_path, ("Pose_Para", "pt2d"))
     angles_deg, landmarks_px = _angles(fields["Pose_Para"]), _landmarks(fields["pt2d"])
     return Sample(name, image_path, angles_deg, landmarks_px, photo)
+
+
+def _is_file(path: Path) -> bool:
+    # Not Path.is_file: what that makes of a disk that fails depends on Python's version.
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return False
+        raise_if_passing(path, error)
+        reason = f"the {path.suffix[1:]} file cannot be read: {error.strerror}"
+        raise _UnusableError(reason) from error
 
 
 def _angles(pose_para: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -1,6 +1,8 @@
 """Readers: names, photos, labels, and every kind of file that is left out."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,8 @@ import torch
 from faces import write_sample
 
 from headpose.bins import Binning
-from headpose.data.readers import LeftOut, Sample, photo_of, read_sample, scan
-from usererror import UserError
+from headpose.data.readers import LeftOut, Sample, find_names, photo_of, read_sample, scan
+from usererror import NotHereError, UserError
 
 NAME = "AFW/AFW_1051618982_1_0"
 
@@ -166,3 +168,63 @@ def test_an_angle_beyond_the_limit_is_left_out_but_is_no_damage(tmp_path: Path) 
     assert entry == LeftOut(
         NAME, "an angle lies beyond ±99°: yaw 99.01, pitch 0.00, roll 0.00", is_damage=False
     )
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, method: str, at: Path, number: int) -> None:
+    """Has the disk fail at one path."""
+    whole = getattr(Path, method)
+
+    def fails(path: Path, *arguments: object, **named: object) -> object:
+        if path == at:
+            raise OSError(number, os.strerror(number), str(at))
+        return whole(path, *arguments, **named)
+
+    monkeypatch.setattr(Path, method, fails)
+
+
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO, errno.ETIMEDOUT])
+@pytest.mark.parametrize("suffix", [".jpg", ".mat"])
+def test_a_disk_that_fails_for_a_while_costs_no_sample(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, suffix: str
+) -> None:
+    write_sample(tmp_path, NAME)
+    failing(monkeypatch, "stat", tmp_path / f"{NAME}{suffix}", number)
+    with pytest.raises(NotHereError, match=rf"_0\{suffix}: cannot be read now"):
+        read_sample("300w-lp", tmp_path, NAME)
+
+
+def test_a_file_that_may_not_be_looked_at_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_sample(tmp_path, NAME)
+    failing(monkeypatch, "stat", tmp_path / f"{NAME}.jpg", errno.EACCES)
+    assert left_out_reason(tmp_path) == "the jpg file cannot be read: Permission denied"
+
+
+def test_a_link_to_itself_is_no_file(tmp_path: Path) -> None:
+    write_sample(tmp_path, NAME)
+    (tmp_path / f"{NAME}.jpg").unlink()
+    (tmp_path / f"{NAME}.jpg").symlink_to(tmp_path / f"{NAME}.jpg")
+    assert left_out_reason(tmp_path) == "no jpg file beside its twin"
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "said"),
+    [
+        (errno.ESTALE, NotHereError, "AFW: cannot be read now; got 'Stale file handle'"),
+        (errno.EACCES, UserError, "AFW: cannot be listed; got 'Permission denied'"),
+    ],
+)
+@pytest.mark.parametrize("method", ["iterdir", "stat"])
+def test_a_folder_that_cannot_be_listed_is_no_traceback(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    number: int,
+    kind: type[UserError],
+    said: str,
+) -> None:
+    write_sample(tmp_path, NAME)
+    failing(monkeypatch, method, tmp_path / "AFW", number)
+    with pytest.raises(kind, match=said):
+        find_names("300w-lp", tmp_path)
