@@ -15,8 +15,10 @@ from boto3.exceptions import Boto3Error
 from boto3.session import Session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from s3transfer.exceptions import S3DownloadFailedError
 
 from cluster.settings import Settings
+from headpose.files import version_of
 from usererror import NotHereError, UserError
 
 _ABSENT = {"404", "NoSuchKey", "NotFound"}
@@ -207,6 +209,7 @@ class Objects:
 
         Raises:
             AbsentObjectError: there is none.
+            StorageAwayError: as for all methods, or another one came into its place meanwhile.
         """
         self._call_path("download_file", place, place.bucket, place.key, str(path))
 
@@ -246,6 +249,10 @@ class Objects:
             getattr(self._client, method)(*arguments)
         except (ClientError, BotoCoreError) as error:
             raise self._explained(error, place) from error
+        except S3DownloadFailedError as error:
+            where, remedy = f"{place} at {self._endpoint}", "ask again"
+            what = "the object was replaced while it was read"
+            raise StorageAwayError(where, what, got=str(error), remedy=remedy) from error
         except Boto3Error as error:  # boto3 wraps what the server said of a part
             said = error.__context__
             raise self._explained(said if isinstance(said, Exception) else error, place) from error
@@ -295,10 +302,9 @@ def _session(credentials_file: Path | None) -> Session:
 def _version(file: Path | None) -> tuple[int, int] | None:
     """What changes with a file's content; none where there is none."""
     try:
-        known = file.stat() if file else None
+        return version_of(file) if file else None
     except OSError:
         return None
-    return (known.st_mtime_ns, known.st_size) if known else None
 
 
 def _http_status(error: ClientError) -> int:

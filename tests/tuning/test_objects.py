@@ -70,6 +70,23 @@ class Conditional(Failing):
             self._answer(204)
 
 
+class Replaced(Failing):
+    """Another object has come by the time that the one which was looked at is read."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.send_header("content-length", "3")
+        self.send_header("etag", '"a"')
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        body = b"<Error><Code>PreconditionFailed</Code></Error>"
+        self.send_response(412)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
 @pytest.fixture
 def handler() -> type[Failing]:
     return Failing
@@ -253,3 +270,12 @@ def test_a_key_is_taken_as_it_is_written(key: str) -> None:
     assert is_in_s3(f"s3://bucket/{key}")
     assert parse_place(f"s3://bucket/{key}") == Place("bucket", key)
     assert parse_place(f"S3://bucket/{key}/") == Place("bucket", key)
+
+
+@pytest.mark.parametrize("handler", [Replaced])
+def test_an_object_that_is_replaced_while_it_is_read_is_to_be_asked_for_again(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with pytest.raises(StorageAwayError, match=r"s3://bucket/key at .* was replaced while"):
+        Objects(settings).download(Place("bucket", "key"), tmp_path / "file")
+    assert list(tmp_path.glob("file*")) == []
