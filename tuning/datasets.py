@@ -8,6 +8,7 @@ import errno
 import hashlib
 import io
 import json
+import logging
 import os
 import shutil
 from dataclasses import dataclass
@@ -18,9 +19,12 @@ import numpy.typing as npt
 
 from headpose.data.manifest import ANGLES_FILE, DATA_FILES, NAMES_FILE, Manifest
 from headpose.data.prepared import PreparedSet
+from headpose.data.set_files import sync, sync_folder
 from tuning.node_lock import node_lock
 from tuning.objects import AbsentObjectError, Objects, Place, is_in_s3, parse_place
 from usererror import UserError
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 
@@ -114,7 +118,7 @@ def open_set(
     """A prepared set by its folder or ``s3://`` place, memory-mapped.
 
     One that is meant by its fingerprint, and that this node has fetched before, needs no store,
-    whatever lies at the place by now.
+    whatever lies at the place by now; if its disk has damaged it, it is fetched once more.
 
     Args:
         uri: where it lies.
@@ -125,8 +129,8 @@ def open_set(
 
     Raises:
         StorageAwayError: the store does not answer, and this node does not have the set.
-        UserError: no prepared set there, another one than is meant, one that does not have the
-            contents of its manifest, or no room for it.
+        UserError: no prepared set there, another one than is meant, an incomplete one, one that
+            does not have the contents of its manifest, or no room for it.
     """
     if not is_in_s3(uri):
         found = PreparedSet.open(Path(uri).expanduser())
@@ -138,9 +142,13 @@ def open_set(
         fingerprint = there
     folder = cache / fingerprint
     with node_lock(cache / f"{folder.name}.lock"):
-        if not (folder / MANIFEST).is_file():
-            _fetch(uri, folder, fetching or objects)
-    return PreparedSet.open(folder)
+        if (folder / MANIFEST).is_file():
+            try:
+                return PreparedSet.open(folder)
+            except UserError as error:
+                log.warning("fetched again: %s", error)
+        _fetch(uri, folder, fetching or objects)
+        return PreparedSet.open(folder)
 
 
 def fingerprint_of(uri: str, objects: Objects) -> str:
@@ -196,8 +204,11 @@ def _object(objects: Objects, place: Place) -> bytes | None:
 def _fetch(uri: str, folder: Path, objects: Objects) -> None:
     """Downloads beside the final folder and renames: a killed fetch leaves nothing that counts.
 
-    To be called under the lock, so what lies in the folder's way is a dead fetch's. The folder has
-    the fingerprint as its name.
+    To be called under the lock, so what lies in the folder's way is a dead fetch's, or damaged. The
+    folder has the fingerprint as its name.
+
+    Raises:
+        UserError: see :func:`open_set`.
     """
     place = parse_place(uri)
     part = folder.with_name(f"{folder.name}.part")
@@ -211,8 +222,18 @@ def _fetch(uri: str, folder: Path, objects: Objects) -> None:
         for name in DATA_FILES:
             objects.download(place / name, part / name)
         PreparedSet.open(part, verify_images=True)
+        for name in (*DATA_FILES, MANIFEST):  # the rename must not reach the disk before these do
+            with (part / name).open("rb") as file:
+                sync(file)
+        sync_folder(part)
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
+        sync_folder(folder.parent)
+    except AbsentObjectError as error:
+        remedy = "prepare the data set anew, or copy all of it"
+        raise UserError(
+            uri, "the prepared set is incomplete", got=f"no object {error}", remedy=remedy
+        ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

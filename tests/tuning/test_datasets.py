@@ -1,6 +1,7 @@
 """Publishing, describing and fetching prepared sets, on a store in a folder."""
 
 import json
+import os
 import shutil
 import sys
 from collections import namedtuple
@@ -148,6 +149,51 @@ def test_a_node_without_room_says_so(
     with pytest.raises(UserError, match="no room on the disk") as error:
         open_set(URI, tmp_path / "cache", objects)  # type: ignore[arg-type]
     assert cause_of(error.value)[0] == ExitReason.DISK_FULL, "another node may have room"
+
+
+@pytest.mark.parametrize("name", ["images.npy", "angles.npy", "names.json"])
+def test_a_set_that_lacks_an_object_is_told_as_such(
+    published: Path, objects: FolderObjects, tmp_path: Path, name: str
+) -> None:
+    objects.path(Place("bucket", f"data/faces/{name}")).unlink()
+    said = rf"^{URI}: the prepared set is incomplete; got 'no object {URI}/{name}'"
+    with pytest.raises(UserError, match=said):
+        open_set(URI, tmp_path / "cache", objects)  # type: ignore[arg-type]
+    assert [entry.suffix for entry in (tmp_path / "cache").iterdir()] == [".lock"]
+
+
+def test_a_fetched_set_is_on_the_disk_before_it_has_its_name(
+    published: Path, objects: FolderObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    sync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        synced.append(str(path.relative_to(tmp_path)))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    part = f"cache/{open_set(URI, tmp_path / 'cache', objects).fingerprint}.part"  # type: ignore[arg-type]
+    files = {f"{part}/{name}" for name in ("images.npy", "angles.npy", "names.json")}
+    assert set(synced[:4]) == files | {f"{part}/manifest.json"}
+    assert synced[4:] == [part, "cache"]
+
+
+@pytest.mark.parametrize("name", ["images.npy", "angles.npy", "names.json", "manifest.json"])
+def test_a_fetched_set_that_its_disk_damaged_is_fetched_once_more(
+    published: Path, objects: FolderObjects, tmp_path: Path, name: str
+) -> None:
+    cache = tmp_path / "cache"
+    fetched = open_set(URI, cache, objects)  # type: ignore[arg-type]
+    (cache / fetched.fingerprint / name).write_bytes(b"")  # as a power cut leaves it
+    objects.calls.clear()
+    again = open_set(URI, cache, objects, None, fetched.fingerprint)  # type: ignore[arg-type]
+    assert again.names == fetched.names
+    assert len([call for call in objects.calls if call.startswith("download")]) == 4
+    objects.calls.clear()
+    open_set(URI, cache, objects, None, fetched.fingerprint)  # type: ignore[arg-type]
+    assert objects.calls == []
 
 
 class BrokenOffError(BaseException):
