@@ -1,11 +1,14 @@
 """Preparing a data set for S3: in a folder of this machine that survives a kill, then published."""
 
+import contextlib
 import dataclasses
 import hashlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from headpose.data.cutting import Source
+from headpose.data.destination import locked
 from headpose.data.journal import state_of
 from headpose.data.manifest import Manifest, PrepareSettings
 from headpose.data.preparation import Progress
@@ -39,24 +42,44 @@ def prepare_and_publish(
         replace: put it in the place of another set.
 
     Raises:
-        UserError: as for preparing, the storage cannot be used, or another set lies there. What is
-            prepared by then is kept for the next call.
+        UserError: as for preparing, the storage cannot be used, another set lies there, or another
+            call is at work for it. What is prepared by then is kept for the next call.
     """
-    if not replace:
-        _refuse_other_settings(layout, uri, settings, objects)
     folder = workplace / hashlib.sha256(uri.encode()).hexdigest()[:16]
+    with _alone(folder.with_suffix(".lock"), uri):
+        if not replace:
+            _refuse_other_settings(layout, uri, settings, objects)
+        manifest = _made(layout, source, folder, settings, progress)
+        publish(folder / "set", uri, objects, replace=replace)
+        shutil.rmtree(folder)
+    return manifest
+
+
+@contextlib.contextmanager
+def _alone(lock: Path, uri: str) -> Iterator[None]:
+    with locked(lock, uri):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _made(
+    layout: Layout,
+    source: Path,
+    folder: Path,
+    settings: PrepareSettings,
+    progress: Progress | None,
+) -> Manifest:
+    """The manifest of the set, made in the folder or found there."""
     folder.mkdir(parents=True, exist_ok=True)
     made_from = folder / _MADE_FROM
     state = state_of(Source(layout, source, find_names(layout, source), settings))
     if is_prepared(folder / "set") and made_from.read_text(encoding="utf-8") == state:
-        manifest = PreparedSet.open(folder / "set", verify_images=True).manifest
-    else:
-        shutil.rmtree(folder / "set", ignore_errors=True)
-        write_atomically(made_from, state.encode())
-        manifest = prepare(layout, source, folder / "set", settings, progress)
-    publish(folder / "set", uri, objects, replace=replace)
-    shutil.rmtree(folder)
-    return manifest
+        return PreparedSet.open(folder / "set", verify_images=True).manifest
+    shutil.rmtree(folder / "set", ignore_errors=True)
+    write_atomically(made_from, state.encode())
+    return prepare(layout, source, folder / "set", settings, progress)
 
 
 def _refuse_other_settings(

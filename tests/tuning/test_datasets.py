@@ -346,3 +346,21 @@ def test_a_set_made_otherwise_is_refused_before_the_work_and_a_changed_one_keeps
     assert done == [1, 2, 3, 4]
     assert call(changed, SMALL, replace=True) == fingerprint_of(URI, objects)  # type: ignore[arg-type]
     assert done == [1, 2, 3, 4], "prepared once"
+
+
+def test_two_calls_for_one_place_do_not_meet(
+    source: Path, objects: FolderObjects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def call() -> str:
+        return prepare_and_publish(
+            *("300w-lp", source, URI, SMALL, objects, tmp_path / "work")  # type: ignore[arg-type]
+        ).fingerprint
+
+    def meanwhile(folder: Path, *arguments: object, **named: object) -> None:
+        with pytest.raises(UserError, match=rf"^{URI}: another preparation is at work here"):
+            call()
+        publish(folder, *arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(preparing, "publish", meanwhile)
+    assert call() == fingerprint_of(URI, objects)  # type: ignore[arg-type]
+    assert list((tmp_path / "work").iterdir()) == []
