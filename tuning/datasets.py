@@ -94,9 +94,9 @@ def describe(uri: str, objects: Objects, fingerprint: str | None = None) -> Desc
             contents of its manifest.
     """
     if not is_in_s3(uri):
-        found = PreparedSet.open(Path(uri).expanduser())
-        _require(uri, found.fingerprint, fingerprint)
-        return Description(found.manifest, found.angles_deg, found.photos)
+        found = describe_folder(Path(uri).expanduser())
+        _require(uri, found.manifest.fingerprint, fingerprint)
+        return found
     place, manifest = parse_place(uri), manifest_of(uri, objects)
     _require(uri, manifest.fingerprint, fingerprint)
     contents = {name: _object(objects, place / name) or b"" for name in (ANGLES_FILE, NAMES_FILE)}
@@ -106,6 +106,16 @@ def describe(uri: str, objects: Objects, fingerprint: str | None = None) -> Desc
             raise UserError(str(place / name), "does not fit the set's manifest", remedy=remedy)
     angles_deg = np.load(io.BytesIO(contents[ANGLES_FILE]), allow_pickle=False)
     return Description(manifest, angles_deg, tuple(json.loads(contents[NAMES_FILE])["photos"]))
+
+
+def describe_folder(folder: Path) -> Description:
+    """What a set in a folder holds, for which no store is needed.
+
+    Raises:
+        UserError: no prepared set there, or a damaged one.
+    """
+    found = PreparedSet.open(folder)
+    return Description(found.manifest, found.angles_deg, found.photos)
 
 
 def open_set(

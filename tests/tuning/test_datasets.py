@@ -8,11 +8,13 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from headpose.data.manifest import PrepareSettings
 from headpose.data.prepared import prepare
 from tuning import preparing
 from tuning.causes import cause_of
+from tuning.cli.main import app
 from tuning.datasets import describe, fingerprint_of, open_set, publish
 from tuning.exits import ExitReason
 from tuning.objects import AbsentObjectError, Place, StorageAwayError
@@ -364,3 +366,13 @@ def test_two_calls_for_one_place_do_not_meet(
     monkeypatch.setattr(preparing, "publish", meanwhile)
     assert call() == fingerprint_of(URI, objects)  # type: ignore[arg-type]
     assert list((tmp_path / "work").iterdir()) == []
+
+
+def test_a_folder_is_inspected_without_keys_of_s3(
+    published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOPETUNE_S3_CREDENTIALS_FILE", str(tmp_path / "absent"))
+    place = str(published)
+    shown = CliRunner().invoke(app, ["data", "inspect", place, "--beside", place, "--json"])
+    assert shown.exception is None
+    assert json.loads(shown.stdout)["images"] == 6

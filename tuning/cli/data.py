@@ -12,6 +12,7 @@ from tuning.cli.output import progress_bar, say, say_json, say_table
 if TYPE_CHECKING:
     from headpose.data.manifest import Manifest, PrepareSettings
     from headpose.data.preparation import Progress
+    from tuning.datasets import Description
 
 app = typer.Typer(
     help="Make, prepare and inspect data sets.", no_args_is_help=True, rich_markup_mode="markdown"
@@ -194,14 +195,10 @@ def inspect(
 
     Example: `hopetune data inspect s3://hopetune/data/quickstart-train`
     """
-    from cluster.settings import load_settings
     from headpose.data.statistics import histogram, percentiles, reasons
-    from tuning.datasets import describe
-    from tuning.objects import Objects
 
-    objects = Objects(load_settings())
-    found = describe(place, objects)
-    other = None if beside is None else percentiles(describe(beside, objects).angles_deg)
+    found = _described(place)
+    other = None if beside is None else percentiles(_described(beside).angles_deg)
     manifest, angles_deg = found.manifest, found.angles_deg
     shares, bins = percentiles(angles_deg), histogram(angles_deg)
     why = reasons(manifest.left_out)
@@ -233,6 +230,17 @@ def inspect(
         say(f"  {count} × {reason}")
     for entry in manifest.left_out[:LEFT_OUT_SHOWN]:
         say(f"    {entry.name}: {entry.reason}")
+
+
+def _described(place: str) -> "Description":
+    """What a set holds; a folder's needs no keys of S3."""
+    from cluster.settings import load_settings
+    from tuning.datasets import describe, describe_folder
+    from tuning.objects import Objects, is_in_s3
+
+    if is_in_s3(place):
+        return describe(place, Objects(load_settings()))
+    return describe_folder(Path(place).expanduser())
 
 
 def _say_published(sets: dict[str, dict[str, dict[int, float]]]) -> None:
