@@ -10,6 +10,16 @@ from cluster.local.servers import down, up
 from cluster.settings import Settings, load_settings
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test's time counts its fixtures: whichever asks for the servers first starts them, which
+    may take 60 + 90 s, and one command line then has 240 s of its own. A start that is broken off
+    fails every later test of the process as well."""
+    for item in items:
+        asks = item.get_closest_marker("servers") or "servers" in getattr(item, "fixturenames", ())
+        if asks and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(400))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_servers_but_the_tests_own() -> Iterator[None]:
     """What is exported for real work, servers or a state directory, reaches no test."""

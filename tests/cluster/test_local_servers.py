@@ -35,7 +35,7 @@ from cluster.local.state import StateDir
 from cluster.settings import Settings, load_settings
 from usererror import UserError
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="module")
@@ -222,18 +222,20 @@ def test_second_up_only_reports(state_dir: Path) -> None:
 
 
 def test_databases_are_made_on_a_machine_that_stalls(state_dir: Path) -> None:
-    state, pid = StateDir(state_dir), pids(state_dir)[postgres.NAME] or 0
+    state, pid = StateDir(state_dir), pids(state_dir)[postgres.NAME]
+    assert pid is not None
     port = ports.load(state.ports)[postgres.NAME]["sql"]
     server = postgres.server(state, port, credentials.load_or_create(state.secrets))
     os.kill(pid, signal.SIGSTOP)
-    goes_on = threading.Timer(8, os.kill, (pid, signal.SIGCONT))
-    goes_on.start()
+    goes_on = threading.Timer(5, os.kill, (pid, signal.SIGCONT))  # later than a look gives up
     try:
         with pytest.raises(UnhealthyError):
             server.check()
+        goes_on.start()
         server.provide()
     finally:
-        goes_on.join()
+        goes_on.cancel()
+        os.kill(pid, signal.SIGCONT)
 
 
 def test_of_the_environment_only_the_room_on_disk_counts(
@@ -276,7 +278,7 @@ def test_a_head_of_another_environment_gives_way_unless_jobs_run_on_it(state_dir
 def test_two_at_once(state_dir: Path) -> None:
     before = pids(state_dir)
     both = [in_background(state_dir) for _ in range(2)]
-    assert [process.wait(60) for process in both] == [0, 0]
+    assert [process.wait(200) for process in both] == [0, 0]
     assert pids(state_dir) == before
 
 
@@ -341,7 +343,7 @@ def test_killed_ones_start_again_where_they_were(
 def kept_from_another_up(wanted: list[int]) -> Iterator[None]:
     """Nobody else's `up` takes these ports; the tests beside this one start servers as well."""
     with reservations() as reserve:
-        deadline = time.monotonic() + 10  # one may be looking at them now
+        deadline = time.monotonic() + 60  # one may be looking at them now
         while not all(map(reserve, wanted)):
             assert time.monotonic() < deadline, wanted
             time.sleep(0.1)

@@ -51,7 +51,7 @@ def launch(state: StateDir, *command: str) -> Record:
         )
 
 
-def until(condition: object, patience_s: float = 10.0) -> None:
+def until(condition: object, patience_s: float = 60.0) -> None:
     deadline = time.monotonic() + patience_s
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, "waited in vain"
@@ -79,7 +79,7 @@ def test_down_ends_what_outlived_its_state_directory(tmp_path: Path) -> None:
     bears = {processes.STARTED_BY: processes.mark(gone, "ray")}
     with subprocess.Popen(["sleep", "99"], env=os.environ | bears) as left:
         down(gone)
-        assert left.wait(5) == -signal.SIGKILL
+        assert left.wait(60) == -signal.SIGKILL
     assert not gone.exists()
 
 

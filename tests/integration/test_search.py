@@ -20,7 +20,7 @@ from tuning.objects import Objects, parse_place
 from tuning.records import SearchRecord
 from tuning.storage import Storage
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 SearchFile = Callable[..., Path]
 
@@ -82,7 +82,7 @@ checkpoints: {{keep_top: 6}}
     os.killpg(terminal.pid, signal.SIGHUP)
     assert terminal.wait(timeout=100) == -signal.SIGHUP
     terminal.stdout.close()
-    wait_for(lambda: name in storage.names(), 60)
+    wait_for(lambda: name in storage.names(), 200)
     wait_for(lambda: storage.open(name).record().ended is not None, 200)
     return storage.open(name).record()
 
@@ -107,7 +107,7 @@ def test_pruned_trials_are_pruned_with_their_intermediate_values(finished: Searc
 
 
 def test_mlflow_holds_a_parent_and_every_child(servers: Settings, finished: SearchRecord) -> None:
-    wait_for(lambda: runs_of(servers, finished.name)[None].info.status == "FINISHED", 30)
+    wait_for(lambda: runs_of(servers, finished.name)[None].info.status == "FINISHED", 120)
     runs = runs_of(servers, finished.name)
     parent = runs.pop(None)
     assert sorted(key for key in runs if key is not None) == [0, 1, 2, 3, 4, 5]
@@ -187,14 +187,14 @@ def test_stop_ends_a_search_and_its_runs(
     name = "small-stopped"
     submitted = hopetune("submit", str(path), "--name", name, "--json")
     assert json.loads(submitted.stdout)["name"] == name
-    wait_for(lambda: name in storage.names(), 60)
-    wait_for(lambda: any(t.epochs for t in storage.open(name).record().trials), 90)
+    wait_for(lambda: name in storage.names(), 200)
+    wait_for(lambda: any(t.epochs for t in storage.open(name).record().trials), 200)
     stopped = hopetune("stop", name)
     assert f"search {name} is stopped" in stopped.stdout, stopped.stderr
     record = storage.open(name).record()
     assert record.ended == "stopped by its user"
     assert record.count("RUNNING") == 0
-    wait_for(lambda: runs_of(servers, name)[None].info.status == "FINISHED", 30)
+    wait_for(lambda: runs_of(servers, name)[None].info.status == "FINISHED", 120)
     assert all(run.info.status != "RUNNING" for run in runs_of(servers, name).values())
     assert "stopped by its user" in hopetune("logs", name).stdout
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cluster.local.servers import status
+from cluster.local import processes, seaweed
+from cluster.local.state import StateDir
 from cluster.settings import Settings
 from tuning.exits import ExitReason
 from tuning.records import SearchRecord
@@ -24,11 +25,8 @@ NAME, EPOCHS = "small-store-away", 4
 
 
 @contextmanager
-def hanging(servers: Settings) -> Iterator[None]:
-    """The S3 server answers nobody."""
-    pid = next(server.pid for server in status(servers.state_dir) if server.name == "s3")
-    assert pid is not None
-    family = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+def hanging(family: list[psutil.Process]) -> Iterator[None]:
+    """A server answers nobody."""
     for process in family:
         process.send_signal(signal.SIGSTOP)
     try:
@@ -52,6 +50,9 @@ def test_trials_whose_checkpoints_lie_on_a_disk_are_completed_without_a_worker(
         found = record()
         return [len(trial.epochs) for trial in found.trials] if found else []
 
+    # Beforehand: the epochs are over in a moment.
+    s3 = processes.family(processes.read_record(StateDir(servers.state_dir).record(seaweed.NAME)))
+    assert s3
     driver = subprocess.Popen(
         [
             *(sys.executable, "-c", "from tuning.cli.main import main; main()"),
@@ -67,7 +68,7 @@ def test_trials_whose_checkpoints_lie_on_a_disk_are_completed_without_a_worker(
         try:
             # One may be trained before the other has begun: it must not be stored by then.
             until(lambda: any(lengths()))
-            with hanging(servers):
+            with hanging(s3):
                 until(lambda: lengths() == [EPOCHS] * 2)
                 found = record()
                 assert found is not None

@@ -5,7 +5,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,23 @@ def other(faces: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@contextmanager
+def hit(storage: Storage, name: str, *trials: int) -> Iterator[None]:
+    """The workers of these trials, once they have trained an epoch: they get no further however
+    long what is done meanwhile takes, and are killed after it."""
+    workers: list[int] = []
+    try:
+        for trial in trials:
+            worker = at_work(storage, name, trial).pid
+            assert worker is not None
+            os.kill(worker, signal.SIGSTOP)
+            workers.append(worker)
+        yield
+    finally:
+        for worker in workers:
+            os.kill(worker, signal.SIGKILL)
+
+
 def check_trained_on(record: SearchRecord, fingerprint: str) -> None:
     """Keys of checkpoints follow from the data, too."""
     data = DataIdentity(fingerprint, record.spec.data.validation_fraction, 0)
@@ -67,10 +85,8 @@ def test_it_goes_on_with_the_set_it_was_begun_with(
     fingerprint = fingerprint_of(place, objects)
     path = search_file(data=f"{{train: {place}, validation_fraction: 0.2}}", **long(seed=81))
     with running(servers, path, "small-replaced") as driver:
-        worker = at_work(storage, "small-replaced", 0).pid
-        publish(other, place, objects, replace=True)
-        assert worker is not None
-        os.kill(worker, signal.SIGKILL)
+        with hit(storage, "small-replaced", 0):
+            publish(other, place, objects, replace=True)
         ended(driver)
     record = storage.open("small-replaced").record()
     check_whole(record)
@@ -94,12 +110,9 @@ def test_where_no_node_has_that_set_the_search_ends_and_can_go_on_later(
     fingerprint = fingerprint_of(place, objects)
     path = search_file(data=f"{{train: {place}, validation_fraction: 0.2}}", **long(seed=82))
     with running(servers, path, "small-lost") as driver:
-        workers = [at_work(storage, "small-lost", number).pid for number in (0, 1)]
-        publish(other, place, objects, replace=True)
-        shutil.rmtree(data_cache(servers) / fingerprint)
-        for worker in workers:
-            assert worker is not None
-            os.kill(worker, signal.SIGKILL)
+        with hit(storage, "small-lost", 0, 1):
+            publish(other, place, objects, replace=True)
+            shutil.rmtree(data_cache(servers) / fingerprint)
         printed, _ = driver.communicate(timeout=240)
     assert driver.returncode == 2, printed
     assert "no node has what a training needs" in printed

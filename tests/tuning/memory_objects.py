@@ -29,12 +29,12 @@ class MemoryObjects:
         path.write_bytes(self.get(place))
 
     def put(self, place: Place, content: bytes) -> None:
-        assert self.gate.wait(30)
+        assert self.gate.wait(100)
         self._asked("put", place)
         self.contents[place.key] = content
 
     def put_new(self, place: Place, content: bytes) -> bool:
-        assert self.gate.wait(30)
+        assert self.gate.wait(100)
         self._asked("put_new", place)
         return self.contents.setdefault(place.key, content) is content
 

@@ -69,6 +69,7 @@ class Noted:
         return self.inner.must_end()
 
 
+@pytest.mark.timeout(300)  # two searches by gp: two minutes on a busy machine
 @pytest.mark.parametrize("rule", ["promotion", "stopping", "hyperband", "median"])
 def test_a_driver_rebuilt_in_the_middle_takes_the_same_next_decisions(rule: str) -> None:
     """At least 50 of them, about proposals, pauses and trials to be taken up."""
