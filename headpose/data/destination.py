@@ -5,6 +5,7 @@ half of one. A set that lies there already waits in ``.NAME.replaced`` until the
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -14,6 +15,9 @@ from typing import IO
 
 from headpose.data.manifest import DATA_FILES, IMAGES_FILE, MANIFEST_FILE, Manifest
 from usererror import UserError
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+"""Some network disks know none. There the length of the images tells of others at work."""
 
 
 def resolved(destination: Path) -> Path:
@@ -67,7 +71,7 @@ def locked(path: Path, where: str) -> IO[bytes]:
         where: what errors name.
 
     Raises:
-        UserError: another process holds it, or it cannot be made or locked there.
+        UserError: another process holds it, or it cannot be made there.
     """
     remedy = "choose another place"
     try:
@@ -75,7 +79,7 @@ def locked(path: Path, where: str) -> IO[bytes]:
             path.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.ExitStack() as unless_held:
                 file = unless_held.enter_context(path.open("ab"))
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _lock(file)
                 if _is_at(path, file):
                     unless_held.pop_all()
                     return file
@@ -84,6 +88,14 @@ def locked(path: Path, where: str) -> IO[bytes]:
         raise UserError(where, what, remedy=f"wait for it, or {remedy}") from None
     except OSError as error:
         raise UserError(where, "cannot be used", got=error.strerror, remedy=remedy) from error
+
+
+def _lock(file: IO[bytes]) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
 
 
 def _is_at(path: Path, file: IO[bytes]) -> bool:
