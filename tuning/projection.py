@@ -86,15 +86,22 @@ def run_states(search: SearchRecord, *, driven: bool = True) -> list[RunState]:
     such runs show as killed until a driver takes the search up again.
     """
     trials = [t for t in search.trials if t.started_ms is not None]
-    states = [_parent(search), *(_child(search, trial) for trial in trials)]
-    return states if driven else [_killed(state) for state in states]
+    parent, children = _parent(search), [_child(search, trial) for trial in trials]
+    if not driven:
+        children = [_killed(child, _last_points_ms(child)) for child in children]
+        ends_ms = (child.ended_ms for child in children if child.ended_ms is not None)
+        parent = _killed(parent, max(ends_ms, default=parent.started_ms))
+    return [parent, *children]
 
 
-def _killed(state: RunState) -> RunState:
+def _killed(state: RunState, ended_ms: int) -> RunState:
     if state.status not in UNENDED:
         return state
-    last_ms = max((point.at_ms for point in state.points), default=state.started_ms)
-    return dataclasses.replace(state, status="KILLED", ended_ms=last_ms)
+    return dataclasses.replace(state, status="KILLED", ended_ms=ended_ms)
+
+
+def _last_points_ms(state: RunState) -> int:
+    return max((point.at_ms for point in state.points), default=state.started_ms)
 
 
 def _search_tags(search: SearchRecord) -> dict[str, str]:

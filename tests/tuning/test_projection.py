@@ -197,6 +197,14 @@ def test_lost_attempts_and_avoided_nodes_are_tags() -> None:
                 trial(0, ExitReason.COMPLETED, 9.0), attempts=(lost, Attempt(2, 1600, "10.0.0.8"))
             )
         ),
+def test_the_run_of_a_search_that_lost_its_driver_ends_with_its_last_trial() -> None:
+    record = search(trial(0, None, 9.0, 8.0))
+    assert run_states(record, driven=False)[0].ended_ms == 1002
+    ended = search(trial(0, None, 9.0), trial(1, ExitReason.COMPLETED, 8.0))
+    assert run_states(ended, driven=False)[0].ended_ms == 2000
+    assert run_states(search(), driven=False)[0].ended_ms == 900
+
+
         avoided_nodes={"10.0.0.7": "all failed"},
     )
     parent, child = run_states(record)
