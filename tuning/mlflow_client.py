@@ -1,8 +1,9 @@
 """The one door to MLflow: runs of searches and trials, and the registry of models."""
 
+import importlib.metadata
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,8 @@ WEIGHTS = "weights.safetensors"
 CHAMPION = "champion"
 CHECKPOINT_TAG = "checkpoint"
 """Of a model version: the key of the checkpoint that it was made from."""
+REPLACES_TAG = "replaces_version"
+"""Of a model version: the champion before it."""
 PARENT_TAG = "mlflow.parentRunId"
 COPIED_TAG = "hopetune.checkpoint"
 """Of a run: the key of the checkpoint whose weights lie among its artifacts."""
@@ -431,7 +434,7 @@ class Registry:
             code_paths=code,
             signature=_signature(),
             input_example=np.zeros((1, 64, 64, 3), np.uint8),
-            pip_requirements=requirements_of(_backbone(candidate.weights_file)),
+            pip_requirements=pinned(requirements_of(_backbone(candidate.weights_file))),
         )
 
 
@@ -457,3 +460,40 @@ def _signature() -> ModelSignature:
 
 def _batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
+    def roll_back(self, model_name: str) -> tuple[int, int]:
+        """Makes the version that the champion replaced the champion again.
+
+        Returns:
+            The version that was the champion, and the one that is.
+
+        Raises:
+            UserError: there is no champion, it replaced none, or that one is deleted.
+        """
+        present = self.champion(model_name)
+        if present is None:
+            raise UserError(f"models:/{model_name}@{CHAMPION}", "no champion to roll back")
+        where = f"models:/{model_name}/{present}"
+        with reachable(self._uri):
+            tags = self._client.get_model_version(model_name, str(present)).tags
+            if REPLACES_TAG not in tags:
+                rule = f"its tag {REPLACES_TAG!r} would name a version"
+                raise UserError(where, "the champion replaced no other", rule=rule)
+            former = str(tags[REPLACES_TAG])
+            try:
+                self._client.get_model_version(model_name, former)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                what = "the version that the champion replaced was deleted"
+                remedy = "choose another one's alias `champion` in MLflow"
+                raise UserError(where, what, got=f"version {former}", remedy=remedy) from error
+            self._client.set_registered_model_alias(model_name, CHAMPION, former)
+        return present, int(former)
+
+def pinned(packages: Iterable[str]) -> list[str]:
+    """Packages in the versions that are installed here, as an index has them: it serves none with a
+    local ending such as torch's ``+cu130``."""
+    versions = {name: importlib.metadata.version(name).partition("+")[0] for name in packages}
+    return [f"{name}=={version}" for name, version in versions.items()]
+
+

@@ -19,7 +19,7 @@ from headpose.data.prepared import PreparedSet
 from headpose.evaluate import PoseErrors, constant_baseline, pose_errors
 from tuning.datasets import describe, open_set
 from tuning.gate import Comparison, compare
-from tuning.mlflow_client import CHECKPOINT_TAG, Candidate, MlflowRuns, Registry
+from tuning.mlflow_client import CHECKPOINT_TAG, REPLACES_TAG, Candidate, MlflowRuns, Registry
 from tuning.objects import Objects
 from tuning.places import data_cache
 from tuning.records import SearchRecord, TrialRecord
@@ -82,11 +82,12 @@ def promote(
         if reason is None:
             evidence = _evidence(search, trial, key, errors, baseline, test.fingerprint)
             evidence |= _of_the_decision(champion, comparison, force_why)
+            fixed_too = {**search.spec.fixed, **trial.parameters}
             candidate = Candidate(
                 search=search.name,
                 trial=trial.number,
                 weights_file=weights,
-                params={name: str(value) for name, value in trial.parameters.items()},
+                params={name: str(value) for name, value in fixed_too.items()},
                 metrics=errors.as_dict("test_") | {"baseline_test_mae": baseline.mae},
                 evidence=evidence,
             )
@@ -202,7 +203,7 @@ def _of_the_decision(
 ) -> dict[str, str]:
     found = {}
     if champion is not None:
-        found["replaces_version"] = str(champion)
+        found[REPLACES_TAG] = str(champion)
         found["gain_over_champion"] = str(comparison) if comparison else "not known"
     if force_why is not None:
         found["forced"] = force_why

@@ -99,6 +99,38 @@ def test_a_forced_promotion_is_recorded(
     version = connect(servers).get_model_version_by_alias("small-model", "champion")
     assert version.tags["forced"] == "a drill"
     assert version.tags["data_fingerprint"]
+    run = connect(servers).get_run(version.run_id)
+    assert run.data.params.keys() >= {"learning_rate", "image_px", "backbone"}, "fixed ones too"
+
+
+def test_a_rollback_brings_back_the_version_that_the_champion_replaced(
+    servers: Settings, hopetune_here: Callable, promoted: dict[str, object], storage: Storage
+) -> None:
+    client = connect(servers)
+    registry = Registry(servers, MlflowRuns(servers, Objects(servers)))
+    former = client.create_model_version("small-model", "models:/small-model/1", tags={})
+    present = client.create_model_version(
+        "small-model", "models:/small-model/1", tags={"replaces_version": former.version}
+    )
+    champion = registry.champion("small-model")
+    client.set_registered_model_alias("small-model", "champion", present.version)
+    try:
+        done = hopetune_here("rollback", "--model", "small-model")
+        told = f"small-model version {former.version} is champion again, instead of version"
+        assert told in done.stdout, done.stderr
+        assert registry.champion("small-model") == int(former.version)
+        done = hopetune_here("rollback", "--model", "small-model")
+        assert done.returncode == 2
+        assert f"models:/small-model/{former.version}: the champion replaced no" in done.stderr
+        client.set_registered_model_alias("small-model", "champion", present.version)
+        client.delete_model_version("small-model", former.version)
+        done = hopetune_here("rollback", "--model", "small-model")
+        assert done.returncode == 2
+        assert f"replaced was deleted; got 'version {former.version}'" in done.stderr
+        assert registry.champion("small-model") == int(present.version)
+    finally:
+        client.set_registered_model_alias("small-model", "champion", str(champion))
+    assert "no champion to roll back" in hopetune_here("rollback", "--model", "nobody").stderr
 
 
 @pytest.mark.filterwarnings("ignore:.*Any type hint is inferred")

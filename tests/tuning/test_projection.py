@@ -7,7 +7,7 @@ import time
 import pytest
 
 from tuning.exits import ExitReason
-from tuning.mlflow_client import artifact_place, requirements_of
+from tuning.mlflow_client import artifact_place, pinned, requirements_of
 from tuning.projection import Projection, RunState, run_states
 from tuning.records import Attempt, EpochRecord, SearchRecord, TrialRecord
 from tuning.space import Choices
@@ -180,6 +180,14 @@ def test_artifacts_lie_in_s3_or_it_is_said(uri: str, place: str | None) -> None:
 def test_a_served_network_is_told_what_its_backbone_comes_from() -> None:
     assert "timm" in requirements_of("inception_v4")
     assert "timm" not in requirements_of("resnet18")
+
+
+def test_a_served_network_asks_for_versions_that_an_index_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    installed = {"torch": "2.10.0+cu130", "numpy": "2.3.1"}
+    monkeypatch.setattr("importlib.metadata.version", installed.__getitem__)
+    assert pinned(["torch", "numpy"]) == ["torch==2.10.0", "numpy==2.3.1"]
 
 
 def test_runs_of_a_search_without_a_driver_do_not_run() -> None:

@@ -1,4 +1,4 @@
-"""``hopetune promote``, ``predict``: from a search to degrees."""
+"""``hopetune promote``, ``rollback``, ``predict``: from a search to degrees."""
 
 import dataclasses
 from pathlib import Path
@@ -56,6 +56,26 @@ def promote(
         raise typer.Exit(REFUSED)
 
 
+def rollback(
+    model: Annotated[str, typer.Option(help="Registered model whose champion goes.")] = "headpose",
+    json: Json = False,
+) -> None:
+    """Make the version that a model's champion replaced the champion again.
+
+    Example: `hopetune rollback --model headpose-quickstart`
+    """
+    from tuning.mlflow_client import MlflowRuns, Registry
+    from tuning.objects import Objects
+
+    settings = load_settings()
+    registry = Registry(settings, MlflowRuns(settings, Objects(settings)))
+    before, now = registry.roll_back(model)
+    if json:
+        say_json({"model": model, "version": now, "instead_of": before})
+    else:
+        say(f"{model} version {now} is champion again, instead of version {before}")
+
+
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Pictures, each of one head.")],
     model: Annotated[
@@ -97,4 +117,4 @@ def predict(
     say_table(("picture", "yaw", "pitch", "roll", "drawing"), rows)
 
 
-COMMANDS = (promote, predict)
+COMMANDS = (promote, rollback, predict)
