@@ -71,7 +71,8 @@ def drive(name: str, spec: SearchSpec | None, settings: Settings) -> SearchRecor
             return record
         if not is_taken_up and (record.ended or was_stopped):
             study.reopen()
-        projection = Projection(storage.open(name), MlflowRuns(settings, objects))
+        runs = MlflowRuns(settings, objects, patient=False)
+        projection = Projection(storage.open(name), runs)
         try:
             _run(study, storage, settings, projection)
         except Exception:

@@ -23,9 +23,9 @@ from mlflow.types import Schema, TensorSpec
 from cluster.settings import Settings
 from headpose.networks.names import FROM_TIMM
 from tuning.manifest import DamagedCheckpointError, weights_place
-from tuning.objects import AbsentObjectError, Objects, Place, parse_place
+from tuning.objects import S3_ERRORS, AbsentObjectError, Objects, Place, parse_place
 from tuning.places import checkpoints
-from tuning.projection import END_TAGS, SEARCH_TAG, TRIAL_TAG, UNENDED, RunState
+from tuning.projection import CREATED_TAG, END_TAGS, SEARCH_TAG, TRIAL_TAG, UNENDED, RunState
 from usererror import UserError
 
 log = logging.getLogger(__name__)
@@ -49,17 +49,28 @@ REQUEST_TIMEOUT_S = 20  # untuned
 METRICS_A_BATCH, PARAMS_A_BATCH, TAGS_A_BATCH = 1000, 100, 100
 
 
-def connect(settings: Settings) -> MlflowClient:
+def connect(settings: Settings, *, patient: bool = True) -> MlflowClient:
     """A client of the tracking server of ``settings``.
+
+    Args:
+        settings: name the server.
+        patient: false where runs are written, by who looks and tries again himself: a request is
+            given up soon, and never repeated by MLflow. It holds for all of this process.
 
     Raises:
         UserError: no server is set.
     """
     uri = settings.require("mlflow_uri")
-    # MLflow takes these from the environment only. One retry: ours come with back-off.
-    mlflow_environment.MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(1)
-    # Its own 120 s are for large uploads; a driver's last words must not hang that long.
-    mlflow_environment.MLFLOW_HTTP_REQUEST_TIMEOUT.set(REQUEST_TIMEOUT_S)
+    # MLflow takes these from the environment only.
+    retries = mlflow_environment.MLFLOW_HTTP_REQUEST_MAX_RETRIES
+    timeout = mlflow_environment.MLFLOW_HTTP_REQUEST_TIMEOUT
+    if patient:
+        os.environ.setdefault(retries.name, "1")  # its 7 would take minutes to say that it is away
+    else:
+        # What a server that is slow does late it would do twice: repeated, a run has a twin.
+        retries.set(0)
+        # Its own 120 s are for large uploads; a driver's last words must not hang that long.
+        os.environ.setdefault(timeout.name, str(REQUEST_TIMEOUT_S))
     mlflow_environment.MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.set(True)
     mlflow_environment.MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -70,6 +81,15 @@ def connect(settings: Settings) -> MlflowClient:
     return MlflowClient(uri)
 
 
+def _show_the_way_to_artifacts(settings: Settings) -> None:
+    """For a server that does not pass artifacts on: MLflow reaches for them in S3 itself, and takes
+    address and keys from the environment only. What a person has set there wins."""
+    ours = settings.client_environment()
+    for name in ("MLFLOW_S3_ENDPOINT_URL", "AWS_SHARED_CREDENTIALS_FILE"):
+        if name in ours:
+            os.environ.setdefault(name, ours[name])
+
+
 @contextmanager
 def reachable(uri: str) -> Iterator[None]:
     """Turns MLflow's own errors into a :class:`UserError` with the server's address."""
@@ -78,15 +98,30 @@ def reachable(uri: str) -> Iterator[None]:
     except (MlflowException, requests.RequestException) as error:
         remedy = "check that the server is up (`hopetune status`)"
         what = "the MLflow server cannot be used"
-        raise UserError(uri, what, got=str(error).splitlines()[0], remedy=remedy) from error
+        raise UserError(uri, what, got=_first_line(error), remedy=remedy) from error
+    except S3_ERRORS as error:
+        what = "the S3 server where it has its artifacts cannot be used"
+        remedy = "check settings.s3_endpoint and settings.s3_credentials_file"
+        raise UserError(uri, what, got=_first_line(error), remedy=remedy) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 class MlflowRuns:
-    """Brings runs to the state that the study gives; writing twice changes nothing."""
+    """Brings runs to the state that the study gives; writing twice changes nothing.
 
-    def __init__(self, settings: Settings, objects: Objects) -> None:
+    Args:
+        settings: name the server.
+        objects: where checkpoints lie.
+        patient: false for who brings runs, see :func:`connect`.
+    """
+
+    def __init__(self, settings: Settings, objects: Objects, *, patient: bool = True) -> None:
         self._uri = settings.require("mlflow_uri")
-        self._client = connect(settings)
+        self._client = connect(settings, patient=patient)
+        self._settings = settings
         self._objects = objects
         self._checkpoints = checkpoints(settings)
         self._artifacts = settings.mlflow_artifact_root
@@ -115,10 +150,13 @@ class MlflowRuns:
     def _bring_all(self, search: str, states: list[RunState]) -> UserError | None:
         """Returns why a checkpoint is not among its run's artifacts; no other run waits for it."""
         uncopied: UserError | None = None
-        if not self._runs:
-            self._runs = self._existing(search)
-            self._reap({state.trial for state in states})
         parent, *children = states
+        # A run that a slow server was given up on may be there since the first look: at its end a
+        # search is looked at once more.
+        ends = parent.status not in UNENDED and self._done.get(None) != parent
+        if ends or not self._runs:
+            self._look(search, parent.started_ms)
+            self._reap({state.trial for state in states})
         if None not in self._runs:
             self._runs[None] = self._create(parent)
         for state in (*children, parent):
@@ -132,6 +170,19 @@ class MlflowRuns:
                     self._done[state.trial] = state
         return uncopied
 
+    def _look(self, search: str, created_ms: int) -> None:
+        """Takes the runs as they are; of twins the elder stays."""
+        before, self._runs = self._runs, {}
+        for trial, (elder, *younger) in self._found(search, created_ms).items():
+            self._runs[trial] = elder
+            for run in younger:
+                log.warning("trial %s has another run, %s: deleted", trial, run.info.run_id)
+                self._client.delete_run(run.info.run_id)
+        same = {t for t, run in self._runs.items() if t in before and _id(before[t]) == _id(run)}
+        if None not in same:
+            same = set()  # children name their parent
+        self._done = {trial: state for trial, state in self._done.items() if trial in same}
+
     def _reap(self, known: set[int | None]) -> None:
         """Ends runs of trials that the study does not know."""
         for trial, run in list(self._runs.items()):
@@ -140,19 +191,20 @@ class MlflowRuns:
                 self._client.set_terminated(run.info.run_id, "KILLED")
                 self._runs[trial] = self._client.get_run(run.info.run_id)
 
-    def run_id(self, search: str, trial: int | None) -> str | None:
-        """The run of a trial, or of the search itself; none where there is none yet."""
+    def parent_id(self, search: str, created_ms: int) -> str | None:
+        """The run of the search itself; none where there is none yet."""
         with reachable(self._uri):
-            run = self._existing(search).get(trial)
-        return run.info.run_id if run else None
+            parents = self._found(search, created_ms).get(None)
+        return _id(parents[0]) if parents else None
 
-    def log_files(self, search: str, files: Sequence[Path], folder: str) -> None:
+    def log_files(self, search: str, created_ms: int, files: Sequence[Path], folder: str) -> None:
         """Puts files among the artifacts of the search's own run, below ``folder``.
 
         Raises:
             UserError: the server cannot be reached, or the search has no run there yet.
         """
-        run_id = self.run_id(search, None)
+        _show_the_way_to_artifacts(self._settings)
+        run_id = self.parent_id(search, created_ms)
         if run_id is None:
             remedy = f"`hopetune sync {search}`"
             raise UserError(search, "has no run in MLflow yet", remedy=remedy)
@@ -188,28 +240,19 @@ class MlflowRuns:
             raise UserError(where, "was deleted", rule="MLflow keeps its name", remedy=remedy)
         return str(found.experiment_id)
 
-    def _existing(self, search: str) -> dict[int | None, Run]:
-        """The run of every trial. Where two writers were at work at once, a trial may have two: the
-        elder stays, in whichever order they are found."""
-        found: dict[int | None, list[Run]] = {}
-        token: str | None = None
-        while True:
-            page = self._client.search_runs(
-                [self._experiment_id()], f"tags.`{SEARCH_TAG}` = '{search}'", page_token=token
+    def _found(self, search: str, created_ms: int) -> dict[int | None, list[Run]]:
+        """The runs of every trial in whichever experiment, as somebody may have renamed it."""
+        pages = _pages(lambda token: self._client.search_experiments(page_token=token))
+        experiments = [experiment.experiment_id for experiment in pages]
+        wanted = f"tags.`{SEARCH_TAG}` = '{search}'"
+        # The latest last: a run that comes meanwhile shifts no other to the next page.
+        order = ["attributes.start_time ASC"]
+        runs = _pages(
+            lambda token: self._client.search_runs(
+                experiments, wanted, order_by=order, page_token=token
             )
-            for run in page:
-                trial = run.data.tags.get(TRIAL_TAG)
-                if KIND_TAG not in run.data.tags:
-                    found.setdefault(int(trial) if trial is not None else None, []).append(run)
-            token = page.token
-            if not token:
-                break
-        runs = {trial: sorted(twins, key=_age) for trial, twins in found.items()}
-        for trial, (_, *younger) in runs.items():
-            for run in younger:
-                log.warning("trial %s has another run, %s: deleted", trial, run.info.run_id)
-                self._client.delete_run(run.info.run_id)
-        return {trial: elder for trial, (elder, *_) in runs.items()}
+        )
+        return by_trial(runs, created_ms)
 
     def _bring_run(self, state: RunState) -> None:
         run = self._runs.get(state.trial) or self._create(state)
@@ -234,10 +277,9 @@ class MlflowRuns:
             self._client.update_run(run_id, state.status)  # paused, or going on
 
     def _create(self, state: RunState) -> Run:
-        tags = self._tags(state)
-        return self._client.create_run(
-            self._experiment_id(), state.started_ms, tags, run_name=state.name
-        )
+        tags, is_parent = self._tags(state), state.trial is None
+        experiment = self._experiment_id() if is_parent else self._runs[None].info.experiment_id
+        return self._client.create_run(experiment, state.started_ms, tags, run_name=state.name)
 
     def _tags(self, state: RunState) -> dict[str, str]:
         if state.trial is None:
@@ -265,8 +307,44 @@ class MlflowRuns:
             log.warning("run %s gets no weights: %s", run_id, error)
 
 
+def by_trial(runs: Iterable[Run], created_ms: int) -> dict[int | None, list[Run]]:
+    """Runs that bear a search's name, by trial, of those that are of the search created then: there
+    may have been another of its name, or be one in another database.
+
+    A trial may have several, where writers were at work at once: the eldest comes first, in
+    whichever order they are found, and each once, though pages may repeat it.
+    """
+    known = {_id(run): run for run in runs if KIND_TAG not in run.data.tags}
+    strangers = {
+        _id(run)
+        for run in known.values()
+        if TRIAL_TAG not in run.data.tags
+        # Earlier versions have no such tag, but gave the parent the search's time as they do now.
+        and run.data.tags.get(CREATED_TAG, str(run.info.start_time)) != str(created_ms)
+    }
+
+    def is_ours(run: Run) -> bool:
+        tags = run.data.tags
+        if TRIAL_TAG not in tags:
+            return _id(run) not in strangers
+        if CREATED_TAG in tags:
+            return bool(tags[CREATED_TAG] == str(created_ms))
+        return run.info.start_time >= created_ms and tags.get(PARENT_TAG) not in strangers
+
+    found: dict[int | None, list[Run]] = {}
+    for run in sorted(known.values(), key=_age):
+        if is_ours(run):
+            trial = run.data.tags.get(TRIAL_TAG)
+            found.setdefault(int(trial) if trial is not None else None, []).append(run)
+    return found
+
+
+def _id(run: Run) -> str:
+    return str(run.info.run_id)
+
+
 def _age(run: Run) -> tuple[int, str]:
-    return run.info.start_time, run.info.run_id
+    return run.info.start_time, _id(run)
 
 
 def artifact_place(artifact_uri: str, artifact_root: str | None) -> Place:
@@ -321,6 +399,8 @@ class Candidate:
     """A trained network with the evidence for it."""
 
     search: str
+    created_ms: int
+    """When the search was created."""
     trial: int
     weights_file: Path
     params: dict[str, str]
@@ -336,6 +416,7 @@ class Registry:
         self._uri = settings.require("mlflow_uri")
         self._client = connect(settings)
         self._runs = runs
+        _show_the_way_to_artifacts(settings)
 
     def register(self, model_name: str, candidate: Candidate, replaces: int | None) -> int:
         """Logs a servable model with its evidence, registers it and makes it the champion.
@@ -353,7 +434,7 @@ class Registry:
                 replace it.
         """
         with reachable(self._uri):
-            parent = self._runs.run_id(candidate.search, None)
+            parent = self._runs.parent_id(candidate.search, candidate.created_ms)
             mlflow.set_experiment(EXPERIMENT)
             tags = {
                 SEARCH_TAG: candidate.search,
@@ -381,6 +462,36 @@ class Registry:
                 )
             self._client.set_registered_model_alias(model_name, CHAMPION, version)
             return int(version)
+
+    def roll_back(self, model_name: str) -> tuple[int, int]:
+        """Makes the version that the champion replaced the champion again.
+
+        Returns:
+            The version that was the champion, and the one that is.
+
+        Raises:
+            UserError: there is no champion, it replaced none, or that one is deleted.
+        """
+        present = self.champion(model_name)
+        if present is None:
+            raise UserError(f"models:/{model_name}@{CHAMPION}", "no champion to roll back")
+        where = f"models:/{model_name}/{present}"
+        with reachable(self._uri):
+            tags = self._client.get_model_version(model_name, str(present)).tags
+            if REPLACES_TAG not in tags:
+                rule = f"its tag {REPLACES_TAG!r} would name a version"
+                raise UserError(where, "the champion replaced no other", rule=rule)
+            former = str(tags[REPLACES_TAG])
+            try:
+                self._client.get_model_version(model_name, former)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
+                what = "the version that the champion replaced was deleted"
+                remedy = "choose another one's alias `champion` in MLflow"
+                raise UserError(where, what, got=f"version {former}", remedy=remedy) from error
+            self._client.set_registered_model_alias(model_name, CHAMPION, former)
+        return present, int(former)
 
     def champion(self, model_name: str) -> int | None:
         """The version of the present champion; none where there is none."""
@@ -444,6 +555,13 @@ def requirements_of(backbone: str) -> list[str]:
     return [*common, "timm"] if backbone in FROM_TIMM else common
 
 
+def pinned(packages: Iterable[str]) -> list[str]:
+    """Packages in the versions that are installed here, as an index has them: it serves none with a
+    local ending such as torch's ``+cu130``."""
+    versions = {name: importlib.metadata.version(name).partition("+")[0] for name in packages}
+    return [f"{name}=={version}" for name, version in versions.items()]
+
+
 def _backbone(weights: Path) -> str:
     # Here, as every driver imports this module: torch would make it start seconds later.
     from headpose.networks.snapshots import read_weights  # noqa: PLC0415
@@ -460,40 +578,3 @@ def _signature() -> ModelSignature:
 
 def _batches(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
-    def roll_back(self, model_name: str) -> tuple[int, int]:
-        """Makes the version that the champion replaced the champion again.
-
-        Returns:
-            The version that was the champion, and the one that is.
-
-        Raises:
-            UserError: there is no champion, it replaced none, or that one is deleted.
-        """
-        present = self.champion(model_name)
-        if present is None:
-            raise UserError(f"models:/{model_name}@{CHAMPION}", "no champion to roll back")
-        where = f"models:/{model_name}/{present}"
-        with reachable(self._uri):
-            tags = self._client.get_model_version(model_name, str(present)).tags
-            if REPLACES_TAG not in tags:
-                rule = f"its tag {REPLACES_TAG!r} would name a version"
-                raise UserError(where, "the champion replaced no other", rule=rule)
-            former = str(tags[REPLACES_TAG])
-            try:
-                self._client.get_model_version(model_name, former)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
-                what = "the version that the champion replaced was deleted"
-                remedy = "choose another one's alias `champion` in MLflow"
-                raise UserError(where, what, got=f"version {former}", remedy=remedy) from error
-            self._client.set_registered_model_alias(model_name, CHAMPION, former)
-        return present, int(former)
-
-def pinned(packages: Iterable[str]) -> list[str]:
-    """Packages in the versions that are installed here, as an index has them: it serves none with a
-    local ending such as torch's ``+cu130``."""
-    versions = {name: importlib.metadata.version(name).partition("+")[0] for name in packages}
-    return [f"{name}=={version}" for name, version in versions.items()]
-
-

@@ -21,6 +21,9 @@ from cluster.settings import Settings
 from headpose.files import version_of
 from usererror import NotHereError, UserError
 
+S3_ERRORS = (BotoCoreError, ClientError, Boto3Error)
+"""What AWS's library raises, here or where MLflow calls it."""
+
 _ABSENT = {"404", "NoSuchKey", "NotFound"}
 _IN_THE_WAY = {"412", "PreconditionFailed", "409", "ConditionalRequestConflict"}
 _REFUSED = {"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "Forbidden"}

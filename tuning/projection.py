@@ -34,7 +34,8 @@ LONGEST_TAG = 5000  # characters, MLflow's limit
 
 SEARCH_TAG = "hopetune.search"
 TRIAL_TAG = "hopetune.trial"
-
+CREATED_TAG = "hopetune.created_ms"
+"""When the search was created: another one may have borne its name, or does in another database."""
 
 END_TAGS = frozenset(
     ("hopetune.ended", *(f"hopetune.exit_{name}" for name in ("reason", "meaning", "detail")))
@@ -106,7 +107,11 @@ def _last_points_ms(state: RunState) -> int:
 
 def _search_tags(search: SearchRecord) -> dict[str, str]:
     # Repeated on every child: the UI's filters do not inherit.
-    return {SEARCH_TAG: search.name, "hopetune.data": search.fingerprint[:16]}
+    return {
+        SEARCH_TAG: search.name,
+        CREATED_TAG: str(search.created_ms),
+        "hopetune.data": search.fingerprint[:16],
+    }
 
 
 def _parent(search: SearchRecord) -> RunState:

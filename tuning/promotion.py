@@ -85,6 +85,7 @@ def promote(
             fixed_too = {**search.spec.fixed, **trial.parameters}
             candidate = Candidate(
                 search=search.name,
+                created_ms=search.created_ms,
                 trial=trial.number,
                 weights_file=weights,
                 params={name: str(value) for name, value in fixed_too.items()},

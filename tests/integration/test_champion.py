@@ -166,7 +166,7 @@ def test_of_two_promotions_at_once_the_later_one_replaces_nobody(
     weights = tmp_path / "weights.safetensors"
     network = LoadedNetwork(build_network("squeezenet1_1", 66, seed=1), Binning(), 32)
     weights.write_bytes(weights_to_bytes(network))
-    candidate = Candidate("promoted", 0, weights, {}, {}, {})
+    candidate = Candidate("promoted", 0, 0, weights, {}, {}, {})
     registry = Registry(servers, MlflowRuns(servers, Objects(servers)))
     champion = registry.champion("small-model")
     for compared_with in (None, 99):

@@ -57,7 +57,8 @@ def ended(servers: Settings, storage: Storage) -> tuple[SearchRecord, dict[int |
     objects.put(checkpoints(servers) / "simulated/weights.safetensors", b"made up")
     record = study.record()
     MlflowRuns(servers, objects).bring(NAME, run_states(record))
-    return record, MlflowRuns(servers, objects)._existing(NAME)
+    found = MlflowRuns(servers, objects)._found(NAME, record.created_ms)
+    return record, {trial: run for trial, (run,) in found.items()}
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A search whose driver never saw MLflow, and what `hopetune sync` makes of it afterwards."""
 
+import dataclasses
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -19,10 +20,14 @@ from tuning.projection import END_TAGS, run_states
 from tuning.records import EpochRecord
 from tuning.spec import load_spec
 from tuning.storage import Storage
+from tuning.study import Study
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
-OWN = {"hopetune.search", "mlflow.runName", "mlflow.parentRunId", "hopetune.node"}
+OWN = {
+    *("hopetune.search", "hopetune.created_ms", "mlflow.runName", "mlflow.parentRunId"),
+    "hopetune.node",
+}
 """Tags in which two searches differ."""
 
 
@@ -162,6 +167,77 @@ def test_the_run_of_a_trial_that_goes_on_says_and_has_what_it_comes_to(
     train(2, 5.0, "after")
     study.finish(0, ExitReason.COMPLETED)
     assert seen() == (b"after", END_TAGS - {"hopetune.ended"})
+
+
+def test_runs_go_where_their_search_is_and_files_into_s3_where_no_server_passes_them_on(
+    servers: Settings, storage: Storage, hopetune: Callable, search_file: Callable[..., Path]
+) -> None:
+    study, client = trained_once(storage, "small-direct", search_file), connect(servers)
+    place = f"s3://{servers.s3_bucket}/direct"
+    elsewhere = client.create_experiment("renamed", artifact_location=place)
+    tags = {"hopetune.search": "small-direct"}
+    parent = client.create_run(elsewhere, study.record().created_ms, tags)
+    assert hopetune("sync", "small-direct").returncode == 0
+    runs = client.search_runs([elsewhere], order_by=["attributes.start_time ASC"])
+    assert len(runs) == 2
+    assert runs[0].info.run_id == parent.info.run_id
+
+    done = hopetune("report", "small-direct", "--to", str(search_file().parent))
+    assert done.returncode == 0, done.stderr
+    assert "not logged" not in done.stdout
+    folder = artifact_place(f"{place}/{parent.info.run_id}/artifacts", None)
+    assert Objects(servers).exists(folder / "report/report.md")
+    away = {"MLFLOW_S3_ENDPOINT_URL": f"http://127.0.0.1:{closed_port()}"}
+    done = hopetune("report", "small-direct", "--to", str(search_file().parent), **away)
+    assert done.returncode == 0, done.stderr
+    assert "not logged to MLflow" in done.stdout
+    assert "the S3 server where it has its artifacts cannot be used" in done.stdout
+
+
+def trained_once(storage: Storage, name: str, search_file: Callable[..., Path]) -> Study:
+    """A search with a trial of one epoch that nobody goes on with."""
+    study = storage.create(name, load_spec(search_file()), "abc")
+    study.ask()
+    study.record_epoch(0, EpochRecord(1, 1, {"val_mae": 9.0}, "made-up/1", restored=False))
+    return study
+
+
+def test_a_search_of_the_same_name_has_runs_of_its_own(
+    servers: Settings, storage: Storage, search_file: Callable[..., Path]
+) -> None:
+    study, client = trained_once(storage, "small-anew", search_file), connect(servers)
+    runs = MlflowRuns(servers, Objects(servers))
+    runs.bring(study.name, run_states(study.record()))
+    earlier = by_trial(client, study.name)
+    later = dataclasses.replace(
+        study.record(),
+        created_ms=study.record().created_ms + 1,
+        spec=load_spec(search_file(budget="{trials: 2, epochs: 1}")),
+    )
+    MlflowRuns(servers, Objects(servers)).bring(study.name, run_states(later))
+    assert len(all_runs(client, study.name)) == 4
+    for run in earlier.values():
+        assert client.get_run(run.info.run_id).data.params == run.data.params
+
+
+def test_one_search_that_cannot_be_brought_keeps_no_other_from_it(
+    storage: Storage, hopetune: Callable, search_file: Callable[..., Path], servers: Settings
+) -> None:
+    first, second = (
+        trained_once(storage, f"small-{name}", search_file) for name in ("mixed", "whole")
+    )
+    client = connect(servers)
+    experiment = client.get_experiment_by_name(EXPERIMENT)
+    number = experiment.experiment_id if experiment else client.create_experiment(EXPERIMENT)
+    mixed = client.create_run(number, first.record().created_ms, {"hopetune.search": first.name})
+    client.log_param(mixed.info.run_id, "sampler", "another one")
+    done = hopetune("sync", "--all")
+    assert done.returncode == 2
+    assert f"2 runs of {second.name} are up to date" in done.stdout
+    assert f"{first.name} is behind: " in done.stdout
+    assert "searches are not up to date; got 'small-mixed'" in done.stderr
+    client.delete_run(mixed.info.run_id)
+    assert hopetune("sync", "--all").returncode == 0
 
 
 def test_an_experiment_that_was_deleted_is_said_with_the_way_back(

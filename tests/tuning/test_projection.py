@@ -197,14 +197,6 @@ def test_runs_of_a_search_without_a_driver_do_not_run() -> None:
     assert states[1].ended_ms == 1001
 
 
-def test_lost_attempts_and_avoided_nodes_are_tags() -> None:
-    lost = Attempt(1, 1000, "10.0.0.7", 4711, 1500, ExitReason.CRASHED, "it died")
-    record = dataclasses.replace(
-        search(
-            dataclasses.replace(
-                trial(0, ExitReason.COMPLETED, 9.0), attempts=(lost, Attempt(2, 1600, "10.0.0.8"))
-            )
-        ),
 def test_the_run_of_a_search_that_lost_its_driver_ends_with_its_last_trial() -> None:
     record = search(trial(0, None, 9.0, 8.0))
     assert run_states(record, driven=False)[0].ended_ms == 1002
@@ -213,6 +205,14 @@ def test_the_run_of_a_search_that_lost_its_driver_ends_with_its_last_trial() -> 
     assert run_states(search(), driven=False)[0].ended_ms == 900
 
 
+def test_lost_attempts_and_avoided_nodes_are_tags() -> None:
+    lost = Attempt(1, 1000, "10.0.0.7", 4711, 1500, ExitReason.CRASHED, "it died")
+    record = dataclasses.replace(
+        search(
+            dataclasses.replace(
+                trial(0, ExitReason.COMPLETED, 9.0), attempts=(lost, Attempt(2, 1600, "10.0.0.8"))
+            )
+        ),
         avoided_nodes={"10.0.0.7": "all failed"},
     )
     parent, child = run_states(record)

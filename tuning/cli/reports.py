@@ -78,7 +78,8 @@ def _log(record: "SearchRecord", files: list[Path], settings: Settings, *, quiet
     from tuning.objects import Objects
 
     try:
-        MlflowRuns(settings, Objects(settings)).log_files(record.name, files, "report")
+        runs = MlflowRuns(settings, Objects(settings))
+        runs.log_files(record.name, record.created_ms, files, "report")
     except UserError as error:
         if not quiet:
             say(f"not logged to MLflow: {error}")

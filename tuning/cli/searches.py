@@ -248,13 +248,24 @@ def sync(
 
     settings = load_settings()
     objects = Objects(settings)
+    behind: list[str] = []
     with open_storage() as storage:
         names = storage.names() if all_ else [resolve(storage, search)]
         for name in names:
-            record = storage.open(name).record()
-            states = run_states(record, driven=name in storage.drivers())
-            MlflowRuns(settings, objects).bring(name, states)
-            say(f"{len(states)} runs of {name} are up to date")
+            try:
+                record = storage.open(name).record()
+                states = run_states(record, driven=name in storage.drivers())
+                MlflowRuns(settings, objects, patient=False).bring(name, states)
+            except UserError as error:
+                if not all_:
+                    raise
+                behind.append(name)
+                say(f"{name} is behind: {error}")
+            else:
+                say(f"{len(states)} runs of {name} are up to date")
+    if behind:
+        what = f"{len(behind)} of {len(names)} searches are not up to date"
+        raise UserError("hopetune sync --all", what, got=", ".join(behind))
 
 
 def record_of(search: str) -> "SearchRecord":
