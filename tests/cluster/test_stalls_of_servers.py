@@ -115,7 +115,7 @@ def test_what_a_failed_start_left_is_gone_before_the_next(
     stubborn = dataclasses.replace(
         toy(state, lambda: http.get(f"http://{LOOPBACK}:{port}/") and None),
         command=(sys.executable, "-c", script),
-        start_timeout_s=20.0,
+        start_timeout_s=60.0,
         start_attempts=2,
     )
     with state.lock(print) as lock_fd:

@@ -22,7 +22,7 @@ from tuning.objects import Objects
 from tuning.storage import Storage
 from usererror import UserError
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(400)]
 
 LOAD = """
 import sys, mlflow, numpy as np

@@ -24,7 +24,7 @@ from tuning.spec import Budget, Data, Resources, Sampler, SearchSpec, Stopping
 from tuning.storage import Storage
 from tuning.storing import AtOnce
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(400)]
 
 NAME = "small-fates"
 FLAT, BETTER = np.full(3, 9.0), np.full(3, 8.0)

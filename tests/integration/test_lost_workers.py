@@ -17,7 +17,7 @@ from tuning.exits import ExitReason
 from tuning.records import Attempt, SearchRecord, TrialRecord
 from tuning.storage import Storage
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(400)]
 
 SearchFile = Callable[..., Path]
 

@@ -19,7 +19,7 @@ from tuning.exits import ExitReason
 from tuning.records import SearchRecord
 from tuning.storage import Storage
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(400)]
 
 NAME, EPOCHS = "small-store-away", 4
 

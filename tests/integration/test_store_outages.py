@@ -26,7 +26,7 @@ from tuning.objects import Objects, StorageAwayError
 from tuning.places import checkpoints, spool
 from tuning.spool import Spool
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(400)]
 
 KEYS = [f"trunk/{epoch}" for epoch in range(1, 4)]
 LARGE = 2_000_000

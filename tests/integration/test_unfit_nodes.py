@@ -25,7 +25,7 @@ from tuning.prefix import DataIdentity, prefix_keys
 from tuning.records import SearchRecord
 from tuning.storage import Storage
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.servers, pytest.mark.timeout(600)]
 
 Hopetune = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -84,6 +84,6 @@ def test_a_search_without_a_test_set_is_told_what_can_be_done(tmp_path: Path) ->
         parameters={"alpha": Choices(choices=(1.0,))},
         budget=Budget(trials=1, epochs=1),
     )
-    search = SearchRecord("small-1", spec, "abc", 0, "done", 1, False, (TRIAL,))
+    search = SearchRecord("small-1", spec, "abc", 0, "done", 1, (TRIAL,))
     with pytest.raises(UserError, match=r"small-1: data\.test: no test set; .*another search"):
         errors_on_test(search, Settings(state_dir=tmp_path), lambda _: None)
