@@ -1,14 +1,12 @@
 """Preparing a data set for S3: in a folder of this machine that survives a kill, then published."""
 
-import contextlib
 import dataclasses
 import hashlib
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 from headpose.data.cutting import Source
-from headpose.data.destination import locked
+from headpose.data.destination import alone
 from headpose.data.journal import state_of
 from headpose.data.manifest import Manifest, PrepareSettings
 from headpose.data.preparation import Progress
@@ -46,22 +44,13 @@ def prepare_and_publish(
             call is at work for it. What is prepared by then is kept for the next call.
     """
     folder = workplace / hashlib.sha256(uri.encode()).hexdigest()[:16]
-    with _alone(folder.with_suffix(".lock"), uri):
+    with alone(folder.with_suffix(".lock"), uri):
         if not replace:
             _refuse_other_settings(layout, uri, settings, objects)
         manifest = _made(layout, source, folder, settings, progress)
         publish(folder / "set", uri, objects, replace=replace)
         shutil.rmtree(folder)
     return manifest
-
-
-@contextlib.contextmanager
-def _alone(lock: Path, uri: str) -> Iterator[None]:
-    with locked(lock, uri):
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
 
 
 def _made(

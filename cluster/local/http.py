@@ -24,4 +24,5 @@ def get(url: str, headers: Mapping[str, str] | None = None) -> bytes:
             return body
     # HTTPError and URLError are OSErrors; HTTPException is what does not speak HTTP.
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise UnhealthyError(f"GET {url}: {error}") from error
+        is_refusal = isinstance(getattr(error, "reason", error), ConnectionRefusedError)
+        raise UnhealthyError(f"GET {url}: {error}", is_refusal=is_refusal) from error

@@ -209,7 +209,8 @@ def _check(port: int, credentials: Credentials) -> None:
         with _connect(port, credentials, _LOOK_TIMEOUT_S) as connection:
             connection.execute("SELECT 1")
     except psycopg.Error as error:
-        raise UnhealthyError(str(error).strip()) from error
+        how = str(error).strip()
+        raise UnhealthyError(how, is_refusal="Connection refused" in how) from error
 
 
 def _provide(port: int, credentials: Credentials) -> None:

@@ -134,7 +134,11 @@ def _check(ports: dict[str, int], credentials: Credentials, bucket: str) -> None
     """The bucket answers to our keys; a missing one is made."""
     import botocore.session  # noqa: PLC0415 (costs half a second, needed only here)
     from botocore.config import Config  # noqa: PLC0415
-    from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415
+    from botocore.exceptions import (  # noqa: PLC0415
+        BotoCoreError,
+        ClientError,
+        EndpointConnectionError,
+    )
 
     # Neither a profile that the environment names nor a file of AWS's tools is asked.
     session = botocore.session.Session(
@@ -162,6 +166,7 @@ def _check(ports: dict[str, int], credentials: Credentials, bucket: str) -> None
         # Asks for less than head_bucket, and says why where it is refused.
         client.list_objects_v2(Bucket=bucket, MaxKeys=1)
     except (BotoCoreError, ClientError) as error:
-        raise UnhealthyError(str(error)) from error
+        is_refusal = isinstance(error, EndpointConnectionError)
+        raise UnhealthyError(str(error), is_refusal=is_refusal) from error
     finally:
         client.close()

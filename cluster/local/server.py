@@ -32,13 +32,16 @@ _FOREIGN = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_TMPDIR", "OMP_NUM_THREADS")
 
 
 class UnhealthyError(Exception):
-    """A server does not answer as it should; says how."""
+    """A server does not answer as it should; says how.
 
-    @property
-    def is_refusal(self) -> bool:
-        """Nobody listens there, so a stall is not the reason."""
-        cause = self.__cause__
-        return isinstance(getattr(cause, "reason", cause), ConnectionRefusedError)
+    Args:
+        how: in words.
+        is_refusal: nobody listens there, so a stall is not the reason.
+    """
+
+    def __init__(self, how: str, *, is_refusal: bool = False) -> None:
+        super().__init__(how)
+        self.is_refusal = is_refusal
 
 
 def _nothing() -> None:
@@ -113,6 +116,7 @@ def ensure_running(
             break
         if trouble.what != _ENDED or not attempts_left:
             raise trouble
+        progress(f"{server.name:<11} {_ENDED}; it is started again")
         time.sleep(_PAUSE_S)
     server.provide()
     progress(f"{server.name:<11} up at {server.address} ({time.monotonic() - began_s:.1f} s)")

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from headpose.data.manifest import DATA_FILES, IMAGES_FILE, MANIFEST_FILE, Manifest
+from headpose.data.manifest import DATA_FILES, MANIFEST_FILE, Manifest
 from usererror import UserError
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -48,35 +48,47 @@ def claimed(place: Path) -> Iterator[Path]:
         UserError: another process has it, or no folder can be made there.
     """
     partial = place.with_name(f".{place.name}.partial")
-    images = partial / IMAGES_FILE  # every set has it, so that no lock is left beside one
-    with locked(images, str(partial)):
+    with alone(place.with_name(f".{place.name}.lock"), str(partial)):
+        try:
+            partial.mkdir(exist_ok=True)
+        except OSError as error:
+            raise _unusable(partial, error) from error
         try:
             yield partial
         except UserError:
             with contextlib.suppress(OSError):
-                if images.stat().st_size == 0:
-                    images.unlink()
                 partial.rmdir()
             raise
 
 
-def locked(path: Path, where: str) -> IO[bytes]:
-    """A file, made where there is none, that nobody else prepares with until it is closed.
+@contextlib.contextmanager
+def alone(lock: Path, where: str) -> Iterator[None]:
+    """Nobody else prepares with this file meanwhile; it is gone afterwards.
 
     A network disk tells other machines of the lock of a file that is open for writing, not of a
-    folder's. Who holds it may remove it.
+    folder's; some then let nobody read or write the file through another handle, so it holds
+    nothing.
 
     Args:
-        path: the file; its folder is made, too.
-        where: what errors name.
+        lock: the file; its folder is made, too.
+        where: what others are told is being prepared.
 
     Raises:
         UserError: another process holds it, or it cannot be made there.
     """
-    remedy = "choose another place"
+    with _locked(lock, where):
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                lock.unlink()
+
+
+def _locked(path: Path, where: str) -> IO[bytes]:
     try:
         while True:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            if not path.parent.exists():  # mkdir would say "exists" of a file there
+                path.parent.mkdir(parents=True, exist_ok=True)
             with contextlib.ExitStack() as unless_held:
                 file = unless_held.enter_context(path.open("ab"))
                 _lock(file)
@@ -84,10 +96,16 @@ def locked(path: Path, where: str) -> IO[bytes]:
                     unless_held.pop_all()
                     return file
     except BlockingIOError:
-        what = "another preparation is at work here"
-        raise UserError(where, what, remedy=f"wait for it, or {remedy}") from None
+        remedy = "wait for it, or choose another place"
+        raise UserError(where, "another preparation is at work here", remedy=remedy) from None
     except OSError as error:
-        raise UserError(where, "cannot be used", got=error.strerror, remedy=remedy) from error
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: OSError) -> UserError:
+    where = str(error.filename or path)
+    what, remedy = "cannot be used", "mend that, or choose another place"
+    return UserError(where, what, got=error.strerror, remedy=remedy)
 
 
 def _lock(file: IO[bytes]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.local import http, processes, ray_head, server, servers
+from cluster.local import http, postgres, processes, ray_head, seaweed, server, servers
 from cluster.local.credentials import load_or_create
 from cluster.local.identity import start_mark
 from cluster.local.ports import LOOPBACK, PREFERRED, is_free
@@ -153,19 +153,38 @@ def test_the_status_of_a_server_that_stalls(
     assert clock.now_s <= 1025
 
 
+@pytest.mark.parametrize("kind", ["http", "postgresql", "s3"])
 def test_the_status_of_a_server_that_is_down_is_told_at_once(
-    state: StateDir, monkeypatch: pytest.MonkeyPatch
+    state: StateDir, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(servers, "time", clock)
     port = next(port for port in range(22_000, 23_000) if is_free(port))
-    nobody = toy(state, lambda: http.get(f"http://{LOOPBACK}:{port}/") and None)
+    secrets = load_or_create(state.secrets)
+    look = {
+        "http": lambda: http.get(f"http://{LOOPBACK}:{port}/") and None,
+        "postgresql": lambda: postgres._check(port, secrets),
+        "s3": lambda: seaweed._check({"s3": port}, secrets, "bucket"),
+    }[kind]
     note_as_running(state, os.getpid())
-    found = servers._status_of(nobody, state)
-    assert (found.healthy, "refused" in found.detail) == (False, True)
+    found = servers._status_of(toy(state, look), state)
+    assert not found.healthy
+    assert "refused" in found.detail or "Could not connect" in found.detail
+    assert clock.now_s < 1001
 
+
+def test_the_status_of_a_server_that_dies_is_told_at_once(
+    state: StateDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(servers, "time", clock)
     with subprocess.Popen(["sleep", "99"]) as running:
         note_as_running(state, running.pid)
-        dies = toy(state, lambda: running.kill() or silent())
-        assert servers._status_of(dies, state).detail == "not running"
-    assert clock.now_s < 1002
+
+        def dies() -> None:
+            running.kill()
+            running.wait()
+            silent()
+
+        assert servers._status_of(toy(state, dies), state).detail == "not running"
+    assert clock.now_s < 1001

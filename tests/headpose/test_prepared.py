@@ -224,7 +224,7 @@ def test_a_link_is_followed_to_the_disk_that_it_names(
         grown_in.update(path.name for path in disk.iterdir() if path.name != "set")
 
     prepare("300w-lp", source, tmp_path / "link", SMALL, look)
-    assert grown_in == {".set.partial"}
+    assert grown_in == {".set.lock", ".set.partial"}
     assert (tmp_path / "link").is_symlink()
     assert len(PreparedSet.open(disk / "set")) == 8
     assert {path.name for path in tmp_path.iterdir()} == {"300W LP", "disk", "link"}

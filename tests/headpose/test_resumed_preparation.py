@@ -15,7 +15,7 @@ import pytest
 from faces import write_300w_lp, write_sample
 
 from headpose.data import cutting, journal, preparation
-from headpose.data.destination import locked
+from headpose.data.destination import _locked
 from headpose.data.manifest import PrepareSettings
 from headpose.data.prepared import PreparedSet, prepare
 from usererror import UserError
@@ -268,9 +268,7 @@ def test_two_at_a_time_do_not_meet(source: Path, tmp_path: Path) -> None:
 def test_the_lock_is_of_a_file_that_is_written_which_network_disks_carry(
     source: Path, tmp_path: Path
 ) -> None:
-    images = tmp_path / ".set.partial" / "images.npy"
-    images.parent.mkdir()
-    with images.open("ab") as on_another_machine:
+    with (tmp_path / ".set.lock").open("ab") as on_another_machine:
         fcntl.flock(on_another_machine, fcntl.LOCK_EX)
         with pytest.raises(UserError, match=r"\.set\.partial: another preparation is at work"):
             prepare("300w-lp", source, tmp_path / "set", SMALL)
@@ -289,7 +287,7 @@ def test_a_lock_whose_holder_ends_just_then_is_not_taken_for_that_of_the_place(
         flock(file, operation)
 
     monkeypatch.setattr(fcntl, "flock", ends_first)
-    with locked(path, "place") as held:
+    with _locked(path, "place") as held:
         assert os.path.samestat(path.stat(), os.fstat(held.fileno()))
 
 

@@ -108,6 +108,16 @@ def test_what_is_not_in_the_study_is_not_resumed(storage: Storage, cluster: Clus
     assert "resume" not in str(caught.value)
 
 
+def test_of_another_clusters_search_the_study_at_hand_does_not_say_that_it_never_began(
+    storage: Storage, cluster: Cluster
+) -> None:
+    cluster.known = [job("foo", "FAILED", SHA256)]
+    with pytest.raises(UserError, match="submitted before") as caught:
+        submit("foo", "--address", OTHER)
+    assert "resume" not in str(caught.value)
+    assert cluster.submitted == []
+
+
 def test_where_no_study_can_be_asked_nothing_is_begun_anew(
     storage: Storage, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

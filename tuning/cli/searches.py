@@ -54,11 +54,12 @@ def submit(
     if json and follow:
         raise UserError("hopetune submit", "--json and --follow do not go together")
     spec = load_spec(file)
-    cluster = at(load_settings(), address)
+    settings = load_settings()
+    cluster = at(settings, address)
     search = _named(name, spec)
     text = file.read_bytes()
     metadata = {"search_file_sha256": hashlib.sha256(text).hexdigest()}
-    job = _job_for(cluster, search, metadata, to_find(address))
+    job = _job_for(cluster, search, metadata, to_find(address), is_ours=cluster == settings)
     with tempfile.TemporaryDirectory(prefix="hopetune-submit-") as folder:
         (Path(folder) / SEARCH_FILE).write_bytes(text)
         jobs.submit(
@@ -82,7 +83,14 @@ def to_find(address: str | None) -> str:
     return f" --address {address}" if address else ""
 
 
-def _job_for(cluster: Settings, search: str, metadata: Mapping[str, str], to_find_it: str) -> str:
+def _job_for(
+    cluster: Settings,
+    search: str,
+    metadata: Mapping[str, str],
+    to_find_it: str,
+    *,
+    is_ours: bool,
+) -> str:
     """The name of a new search's job: a job whose answer got lost may be submitted once more, and
     one that died before its search began is followed by the next.
 
@@ -97,7 +105,8 @@ def _job_for(cluster: Settings, search: str, metadata: Mapping[str, str], to_fin
     if not latest.finished and latest.metadata == metadata:
         return latest.submission_id
     has_begun = latest.finished and _has_begun(search)
-    if latest.status in ("FAILED", "STOPPED") and not has_begun:
+    # Of another cluster's searches the studies at hand need not know.
+    if latest.status in ("FAILED", "STOPPED") and is_ours and not has_begun:
         return jobs.next_name(search, known)
     ways = [f"see `hopetune logs {search}{to_find_it}`"]
     if not latest.finished:
