@@ -21,7 +21,7 @@ from optuna.storages._rdb import models
 from optuna.storages._rdb.storage import _create_scoped_session
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import event
-from sqlalchemy.engine import URL, make_url
+from sqlalchemy.engine import URL, ExceptionContext, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import Session
@@ -50,7 +50,11 @@ _POSTGRES = {
 }
 # Seconds that another writer is waited for, not 5 as by default: a slow disk takes longer; untuned.
 _SQLITE = {"timeout": 60}
-_OPTIONS: dict[str, dict[str, int]] = {"postgresql": _POSTGRES, "sqlite": _SQLITE}
+_OPTIONS: dict[str, dict[str, Any]] = {"postgresql": _POSTGRES, "sqlite": _SQLITE}
+# A pooler that shares connections (PgBouncer) does not have what psycopg prepared in another one.
+_PSYCOPG = {"prepare_threshold": None}
+_READ_ONLY = "25006"
+"""What PostgreSQL calls a write to a standby (SQLSTATE)."""
 _WRITES = ("set_", "create_", "_create_", "delete_", "write_")
 _NONE: Mapping[int, float] = MappingProxyType({})
 
@@ -61,7 +65,8 @@ class Rdb(RDBStorage):
     def __init__(self, url: str) -> None:
         parsed = _parsed(url)
         backend = parsed.get_backend_name()
-        options = _OPTIONS.get(backend, {})
+        of_driver = _PSYCOPG if parsed.get_driver_name() == "psycopg" else {}
+        options = _OPTIONS.get(backend, {}) | of_driver
         super().__init__(
             url,
             engine_kwargs={
@@ -71,6 +76,7 @@ class Rdb(RDBStorage):
         )
         if backend == "postgresql" and "connect_timeout" not in parsed.query:
             event.listen(self.engine, "do_connect", _connect_sooner)
+        event.listen(self.engine, "handle_error", _leave_standby)
         self.lease: Lease | None = None
         self.writing = threading.local()
         self._attempted: set[str] = set()
@@ -253,6 +259,13 @@ def _require_one_for_all(sqlite: URL) -> None:
         path = path.removeprefix("file:")
     if not path.startswith("/") or sqlite.query.get("mode") == "memory":
         raise ValueError("processes would not find the same database")
+
+
+def _leave_standby(context: ExceptionContext) -> None:
+    """A server that became a standby keeps its connections, which answer pings but take no writes:
+    as after a cut line, the pool gives none of them out again."""
+    if getattr(context.original_exception, "sqlstate", None) == _READ_ONLY:
+        context.is_disconnect = True
 
 
 def away(error: BaseException | None) -> str | None:

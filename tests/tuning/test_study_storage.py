@@ -161,6 +161,40 @@ def test_patience_has_an_end(own_postgres: OwnPostgres) -> None:
             own_postgres.start()
 
 
+@pytest.mark.servers
+def test_a_server_that_became_a_standby_is_left(
+    own_postgres: OwnPostgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its old connections still answer, but take no writes; new ones find the one that does."""
+    with Storage(own_postgres.url, patience_s=30) as storage:
+        study = storage.create("x", SPEC, "abc")
+        found = study.ask()
+        assert found is not None
+        assert storage._rdb is not None
+        with contextlib.ExitStack() as stack:
+            for _ in range(3):  # as many as the pool has, at least
+                connection = stack.enter_context(storage._rdb.engine.connect())
+                connection.exec_driver_sql("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY")
+                connection.commit()
+        study.record_epoch(found[0], epoch(1))
+        (trial,) = storage.open("x")._trials()
+        assert trial.intermediate_values == {1: 8.0}
+    assert "is away (cannot execute INSERT in a read-only transaction)" in caplog.text
+    assert caplog.text.count("the study database is back") == 1
+
+
+@pytest.mark.servers
+def test_nothing_is_kept_in_a_connection_that_a_pooler_may_swap(own_postgres: OwnPostgres) -> None:
+    with Storage(own_postgres.url) as storage:
+        whole_trial(storage.create("x", SPEC, "abc"))
+        for _ in range(10):  # psycopg prepares what it is asked for the sixth time
+            storage.names()
+        assert storage._rdb is not None
+        with storage._rdb.engine.connect() as connection:
+            kept = connection.exec_driver_sql("SELECT statement FROM pg_prepared_statements")
+            assert kept.all() == []
+
+
 @pytest.mark.parametrize("lost", range(12))
 def test_a_write_whose_confirmation_is_lost_is_done_once(tmp_path: Path, lost: int) -> None:
     """The ``lost``-th commit from here on arrives, but its sender is told that it did not."""
