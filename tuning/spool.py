@@ -197,14 +197,10 @@ class Spool:
         with self._alone():
             for folder in self._folders():
                 if folder != self._mine and _is_orphan(folder):
-                    found += [path.replace(self._mine / path.name) for path in _checkpoints(folder)]
-                    shutil.rmtree(folder, ignore_errors=True)
+                    found += self._moved(folder, is_own=True)
             for folder in self._of_other_names():
                 if _is_orphan(folder):  # of the same boot, so of the same machine
-                    trusted = [path for path in _checkpoints(folder) if _entry(path)]
-                    found += [path.replace(self._mine / path.name) for path in trusted]
-                    if trusted and not _checkpoints(folder):
-                        shutil.rmtree(folder, ignore_errors=True)
+                    found += self._moved(folder, is_own=False)
         entries = [entry for path in found if (entry := _entry(path))]
         for path in {*found} - {entry.path for entry in entries}:
             path.unlink(missing_ok=True)  # torn by a power cut
@@ -224,6 +220,19 @@ class Spool:
             if self._lock is not None:
                 os.close(self._lock)
                 self._lock = None
+
+    def _moved(self, folder: Path, *, is_own: bool) -> list[Path]:
+        """Takes over the checkpoints of a dead process, only trusted ones of other names; what
+        cannot be moved stays."""
+        found: list[Path] = []
+        with contextlib.suppress(OSError):
+            for path in _checkpoints(folder):
+                if is_own or _entry(path):
+                    with contextlib.suppress(OSError):
+                        found.append(path.replace(self._mine / path.name))
+            if (is_own or found) and not _checkpoints(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+        return found
 
     def _have_folder(self) -> None:
         if self._lock is None:
@@ -279,6 +288,8 @@ def _is_orphan(folder: Path) -> bool:
         handle = os.open(folder / LOCK, os.O_RDWR)
     except FileNotFoundError:
         return True  # its maker died before it had a lock
+    except OSError:
+        return False  # of another user; or it is looked at again later
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

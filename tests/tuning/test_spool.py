@@ -1,5 +1,6 @@
 """What a worker has reported survives its death on the node's disk, within bounds."""
 
+import errno
 import os
 import pickle
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from whole import Whole
@@ -75,6 +77,36 @@ def test_a_killed_process_loses_nothing_and_a_living_one_keeps_its_own(
     assert [entry.key for entry in adopted] == ["t/1", "t/2"], "the oldest first"
     assert adopted[1].read("optimiser") == CONTENTS["optimiser"].content
     assert spool.adopt() == []
+
+
+def test_what_cannot_be_moved_keeps_nothing_else_back(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = sorted((Spool(tmp_path / "spool", PLENTY) for _ in range(3)), key=lambda s: s._mine)
+    for number, one in enumerate(dead):
+        for epoch in (1, 2):
+            one.finish(one.draft(CONTENTS), f"{number}/{epoch}", history(*[1.0] * epoch))
+        one.close()
+    opened, moved = os.open, Path.replace
+    left: list[str] = []
+
+    def open_own(path: Path, *arguments: Any, **more: Any) -> int:
+        if path == dead[1]._mine / "lock":
+            raise PermissionError(errno.EACCES, "another user's")
+        return opened(path, *arguments, **more)
+
+    def move_some(path: Path, target: Path) -> Path:
+        if path.parent == dead[2]._mine and not left:
+            left.append(path.name.replace("-", "/"))
+            raise PermissionError(errno.EPERM, "another user's")
+        return moved(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", open_own)
+        patch.setattr(Path, "replace", move_some)
+        adopted = {entry.key for entry in spool.adopt()}
+    assert adopted == {"0/1", "0/2", "2/1", "2/2"} - {*left}
+    assert {entry.key for entry in spool.adopt()} == {"1/1", "1/2", *left}, "nothing is lost"
 
 
 def test_what_a_power_cut_may_have_torn_is_not_trusted(
