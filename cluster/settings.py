@@ -58,6 +58,9 @@ class Settings(BaseSettings):
     s3_credentials_file: Path | None = None
     """An AWS shared credentials file; its profile ``default`` is used, and no ``AWS_…`` variable
     or file beside it. Without one, keys are looked for where AWS's own tools look."""
+    s3_region: str | None = None
+    """Without one it is ``us-east-1`` beside an ``s3_credentials_file``, else what AWS's own tools
+    take."""
     ray_address: str | None = None
     """``host:port`` of the cluster's GCS."""
     ray_jobs_address: str | None = None
@@ -121,6 +124,7 @@ class Settings(BaseSettings):
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0" if self._ray_is_local() else None,
             "AWS_SHARED_CREDENTIALS_FILE": self.s3_credentials_file,
             "AWS_ENDPOINT_URL_S3": self.s3_endpoint,
+            "AWS_DEFAULT_REGION": self.s3_region,
             "MLFLOW_S3_ENDPOINT_URL": self.s3_endpoint,
             "MLFLOW_TRACKING_URI": self.mlflow_uri,
         }

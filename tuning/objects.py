@@ -115,13 +115,14 @@ class Objects:
             read_timeout=timeout_s,
             s3={"addressing_style": "path"},
         )
-        self._keys_of = _version(settings.s3_credentials_file)
+        self._keys_file = settings.s3_credentials_file or _keys_file_of_aws()
+        self._keys_of = _version(self._keys_file)
         self._made = self._new_client()
 
     @property
     def _client(self) -> Any:
         """AWS's library reads a file of keys once; one that was renewed since is read again."""
-        version = _version(self._settings.s3_credentials_file)
+        version = _version(self._keys_file)
         if version not in (None, self._keys_of):
             with contextlib.suppress(StorageRefusesError):  # it is just being written
                 self._made, self._keys_of = self._new_client(), version
@@ -129,7 +130,7 @@ class Objects:
 
     def _new_client(self) -> Any:
         try:
-            session = _session(self._settings.s3_credentials_file)
+            session = _session(self._settings)
             return session.client(
                 "s3", endpoint_url=self._settings.s3_endpoint, config=self._config
             )
@@ -284,13 +285,21 @@ class Objects:
         return kind(where, "the S3 server cannot be used", got=str(error), remedy=remedy)
 
 
-def _session(credentials_file: Path | None) -> Session:
-    """A session with the keys of this file, else with those that AWS's library finds by itself.
+_REGION = "us-east-1"
+"""Where nobody names one; most servers that are not AWS's take any."""
+
+
+def _session(settings: Settings) -> Session:
+    """A session with the keys and region of the settings, else with those that AWS's library finds
+    by itself.
 
     Raises:
-        StorageRefusesError: there is no such file.
+        StorageRefusesError: the settings name a file of keys that is not there.
     """
-    core, profile = botocore.session.get_session(), None
+    # By itself it does not know AWS_REGION, as AWS's other tools do.
+    variables = {"region": ("region", ["AWS_REGION", "AWS_DEFAULT_REGION"], None, None)}
+    core, profile = botocore.session.get_session(variables), None
+    credentials_file, region = settings.s3_credentials_file, settings.s3_region
     if credentials_file:
         if not credentials_file.is_file():
             raise StorageRefusesError(str(credentials_file), "no S3 credentials file")
@@ -299,13 +308,21 @@ def _session(credentials_file: Path | None) -> Session:
         # Said outright, it keeps keys and profiles of the environment, meant for other servers,
         # from coming first.
         profile = "default"
-    return Session(botocore_session=core, profile_name=profile, region_name="us-east-1")
+    else:
+        region = region or core.get_config_variable("region")
+    return Session(botocore_session=core, profile_name=profile, region_name=region or _REGION)
 
 
-def _version(file: Path | None) -> tuple[int, int] | None:
-    """What changes with a file's content; none where there is none."""
+def _keys_file_of_aws() -> Path:
+    """The file in which AWS's library looks for keys by itself."""
+    named = botocore.session.get_session().get_config_variable("credentials_file")
+    return Path(os.path.expanduser(named))  # noqa: PTH111 - Path's fails where there is no home
+
+
+def _version(file: Path) -> tuple[int, int] | None:
+    """What changes with a file's content; none where there is none, or none yet."""
     try:
-        return version_of(file) if file else None
+        return version_of(file) if file.stat().st_size else None
     except OSError:
         return None
 

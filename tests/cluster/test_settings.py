@@ -120,6 +120,13 @@ def test_client_environment_keeps_local_ray_on_loopback() -> None:
     assert set(local) - set(remote) == {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"}
 
 
+def test_the_region_reaches_whoever_else_uses_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow's client puts artifacts there by itself."""
+    assert "AWS_DEFAULT_REGION" not in load_settings().client_environment()
+    monkeypatch.setenv("HOPETUNE_S3_REGION", "eu-west-1")
+    assert load_settings().client_environment()["AWS_DEFAULT_REGION"] == "eu-west-1"
+
+
 def test_a_token_of_the_shell_is_not_preferred_to_the_clusters_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

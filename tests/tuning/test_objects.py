@@ -180,19 +180,72 @@ def test_keys_that_were_renewed_are_used_from_the_next_request_on(settings: Sett
     objects, keys = Objects(settings, attempts=1), settings.s3_credentials_file
     assert keys is not None
 
-    def shown() -> str:
-        KEYS_SHOWN.clear()
-        with pytest.raises(StorageAwayError):
-            objects.put(Place("bucket", "key"), b"x")
-        return KEYS_SHOWN[-1].partition("Credential=")[2].partition("/")[0]
-
-    assert shown() == "a"
+    assert signed_with(objects) == "a"
     keys.write_text("[default]\naws_access_key_id = renewed\n")  # half of it is written
-    assert shown() == "a"
+    assert signed_with(objects) == "a"
     keys.write_text("[default]\naws_access_key_id = renewed\naws_secret_access_key = c\n")
-    assert shown() == "renewed"
+    assert signed_with(objects) == "renewed"
     keys.unlink()
-    assert shown() == "renewed"
+    assert signed_with(objects) == "renewed"
+
+
+@pytest.mark.parametrize("variable", ["AWS_SHARED_CREDENTIALS_FILE", "HOME"])
+def test_keys_that_were_renewed_where_aws_keeps_them_are_used_as_well(
+    settings: Settings, tmp_path: Path, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = tmp_path / ".aws" / "credentials"
+    keys.parent.mkdir()
+    keys.write_text("[default]\naws_access_key_id = a\naws_secret_access_key = b\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "absent"))
+    monkeypatch.setenv(variable, str(tmp_path if variable == "HOME" else keys))
+    own = settings.model_copy(update={"s3_credentials_file": None})
+    objects = Objects(own, attempts=1)
+    assert signed_with(objects) == "a"
+    keys.write_text("")  # it is just being written
+    assert signed_with(objects) == "a"
+    keys.write_text("[default]\naws_access_key_id = renewed\naws_secret_access_key = c\n")
+    assert signed_with(objects) == "renewed"
+
+
+def signed_with(objects: Objects) -> str:
+    """The key that a request shows."""
+    KEYS_SHOWN.clear()
+    with pytest.raises(StorageAwayError):
+        objects.put(Place("bucket", "key"), b"x")
+    return KEYS_SHOWN[-1].partition("Credential=")[2].partition("/")[0]
+
+
+@pytest.mark.parametrize(
+    ("own_file", "s3_region", "environment", "expected"),
+    [
+        (True, None, {"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-west-2"}, "us-east-1"),
+        (True, "eu-north-1", {"AWS_REGION": "eu-west-1"}, "eu-north-1"),
+        (False, "eu-north-1", {"AWS_REGION": "eu-west-1"}, "eu-north-1"),
+        (False, None, {"AWS_REGION": "eu-west-1", "AWS_DEFAULT_REGION": "eu-west-2"}, "eu-west-1"),
+        (False, None, {"AWS_DEFAULT_REGION": "eu-west-2"}, "eu-west-2"),
+        (False, None, {"AWS_CONFIG_FILE": "config"}, "eu-west-3"),
+        (False, None, {}, "us-east-1"),
+    ],
+)
+def test_the_region_is_that_of_the_keys(
+    settings: Settings,
+    own_file: bool,
+    s3_region: str | None,
+    environment: dict[str, str],
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "config").write_text("[default]\nregion = eu-west-3\n")
+    monkeypatch.chdir(tmp_path)
+    keys = {"AWS_ACCESS_KEY_ID": "c", "AWS_SECRET_ACCESS_KEY": "d"}
+    for name, value in ({"AWS_CONFIG_FILE": "absent"} | keys | environment).items():
+        monkeypatch.setenv(name, value)
+    changed: dict[str, object] = {"s3_region": s3_region}
+    if not own_file:
+        changed["s3_credentials_file"] = None
+    objects = Objects(settings.model_copy(update=changed), attempts=1)
+    assert objects._client.meta.region_name == expected
 
 
 @pytest.mark.parametrize(
