@@ -63,13 +63,14 @@ def drive(name: str, spec: SearchSpec | None, settings: Settings) -> SearchRecor
         stack.enter_context(storage.driving(name, progress.line))
         is_taken_up = spec is None  # by somebody who has taken its end back
         spec = spec or storage.open(name).spec
-        require_stored(spec, objects)
-        study = storage.create(name, spec, _fingerprint(spec, objects))
-        record = study.record()
-        if record.ended and is_taken_up:
+        if is_taken_up and (record := storage.open(name).record()).ended:
             progress.line(f"search {name} was ended before this driver began: nothing is done")
             return record
-        if not is_taken_up and (record.ended or was_stopped):
+        require_stored(spec, objects)
+        fingerprint = _fingerprint(spec, objects)
+        _connect(name, settings)  # before the study: a search that cannot begin leaves nothing
+        study = storage.create(name, spec, fingerprint)
+        if not is_taken_up and (study.record().ended or was_stopped):
             study.reopen()
         runs = MlflowRuns(settings, objects, patient=False)
         projection = Projection(storage.open(name), runs)
@@ -91,12 +92,17 @@ def _fingerprint(spec: SearchSpec, objects: Objects) -> str:
     return data.fingerprint
 
 
-def _run(study: Study, storage: Storage, settings: Settings, projection: Projection) -> None:
+def _connect(name: str, settings: Settings) -> None:
     # Ray reads its environment when it is imported.
     settings.enter_environment()
-    from tuning import ray_nodes, ray_tune  # noqa: PLC0415
+    from tuning import ray_nodes  # noqa: PLC0415
 
-    ray_nodes.connect(settings.require("ray_address"), namespace=f"hopetune-{study.name}")
+    ray_nodes.connect(settings.require("ray_address"), namespace=f"hopetune-{name}")
+
+
+def _run(study: Study, storage: Storage, settings: Settings, projection: Projection) -> None:
+    from tuning import ray_nodes, ray_tune  # noqa: PLC0415 (Ray: as above)
+
     progress = ProgressLines()
     gpus = _gpus(study, ray_nodes.gpus(), progress)
     for text in study.earlier():

@@ -8,6 +8,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from tuning.leftovers import bring_leftovers
+from usererror import UserError
 
 log = logging.getLogger(__name__)
 
@@ -15,8 +16,21 @@ ID_LABEL = "ray.io/node-id"
 
 
 def connect(address: str, namespace: str) -> None:
-    """Joins the cluster at ``address``, and no other."""
-    ray.init(address=address, namespace=namespace, log_to_driver=False, configure_logging=False)
+    """Joins the cluster at ``address``, and no other.
+
+    Raises:
+        UserError: it does not answer, or this machine is no node of it.
+    """
+    try:
+        ray.init(address=address, namespace=namespace, log_to_driver=False, configure_logging=False)
+    except ConnectionError as error:
+        raise UserError(
+            "settings.ray_address",
+            "this machine cannot join the cluster",
+            got=address,
+            rule="a driver runs on a node of its cluster, which is up",
+            remedy="`hopetune submit` the search, or run it on a node; see `hopetune status`",
+        ) from error
 
 
 def gpus() -> float:
