@@ -72,7 +72,7 @@ def drive(name: str, spec: SearchSpec | None, settings: Settings) -> SearchRecor
         study = storage.create(name, spec, fingerprint)
         if not is_taken_up and (study.record().ended or was_stopped):
             study.reopen()
-        runs = MlflowRuns(settings, objects, patient=False)
+        runs = MlflowRuns(settings, objects)
         projection = Projection(storage.open(name), runs)
         try:
             _run(study, storage, settings, projection)

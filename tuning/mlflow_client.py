@@ -3,8 +3,8 @@
 import importlib.metadata
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,33 +44,29 @@ COPIED_TAG = "hopetune.checkpoint"
 """Of a run: the key of the checkpoint whose weights lie among its artifacts."""
 
 REQUEST_TIMEOUT_S = 20  # untuned
+TRANSFER_TIMEOUT_S = 120
+"""MLflow's own."""
 
 # Limits of one request to the tracking server.
 METRICS_A_BATCH, PARAMS_A_BATCH, TAGS_A_BATCH = 1000, 100, 100
 
 
-def connect(settings: Settings, *, patient: bool = True) -> MlflowClient:
-    """A client of the tracking server of ``settings``.
+# MLflow takes these from the environment only, at each request.
+_TIMEOUT = mlflow_environment.MLFLOW_HTTP_REQUEST_TIMEOUT.name
+_RETRIES = mlflow_environment.MLFLOW_HTTP_REQUEST_MAX_RETRIES.name
 
-    Args:
-        settings: name the server.
-        patient: false where runs are written, by who looks and tries again himself: a request is
-            given up soon, and never repeated by MLflow. It holds for all of this process.
+
+def connect(settings: Settings) -> MlflowClient:
+    """A client of the tracking server of ``settings``.
 
     Raises:
         UserError: no server is set.
     """
     uri = settings.require("mlflow_uri")
-    # MLflow takes these from the environment only.
-    retries = mlflow_environment.MLFLOW_HTTP_REQUEST_MAX_RETRIES
-    timeout = mlflow_environment.MLFLOW_HTTP_REQUEST_TIMEOUT
-    if patient:
-        os.environ.setdefault(retries.name, "1")  # its 7 would take minutes to say that it is away
-    else:
-        # What a server that is slow does late it would do twice: repeated, a run has a twin.
-        retries.set(0)
-        # Its own 120 s are for large uploads; a driver's last words must not hang that long.
-        os.environ.setdefault(timeout.name, str(REQUEST_TIMEOUT_S))
+    # One retry: its 7 would take minutes to say that it is away, and ours come with back-off.
+    os.environ.setdefault(_RETRIES, "1")
+    # Its own 120 s are for large uploads; a driver's last words must not hang that long.
+    os.environ.setdefault(_TIMEOUT, str(REQUEST_TIMEOUT_S))
     mlflow_environment.MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT.set(True)
     mlflow_environment.MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR.set(False)
     logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -85,9 +81,28 @@ def _show_the_way_to_artifacts(settings: Settings) -> None:
     """For a server that does not pass artifacts on: MLflow reaches for them in S3 itself, and takes
     address and keys from the environment only. What a person has set there wins."""
     ours = settings.client_environment()
-    for name in ("MLFLOW_S3_ENDPOINT_URL", "AWS_SHARED_CREDENTIALS_FILE"):
+    for name in ("MLFLOW_S3_ENDPOINT_URL", "AWS_SHARED_CREDENTIALS_FILE", "AWS_DEFAULT_REGION"):
         if name in ours:
             os.environ.setdefault(name, ours[name])
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+        if before is not None:
+            os.environ[name] = before
+
+
+def _whole_models() -> AbstractContextManager[None]:
+    """MLflow's own time for a request, unless a person has said another one: a server that passes
+    artifacts on answers when it has the whole of one."""
+    is_ours = os.environ.get(_TIMEOUT) == str(REQUEST_TIMEOUT_S)
+    return _environment(_TIMEOUT, str(TRANSFER_TIMEOUT_S)) if is_ours else nullcontext()
 
 
 @contextmanager
@@ -110,17 +125,11 @@ def _first_line(error: Exception) -> str:
 
 
 class MlflowRuns:
-    """Brings runs to the state that the study gives; writing twice changes nothing.
+    """Brings runs to the state that the study gives; writing twice changes nothing."""
 
-    Args:
-        settings: name the server.
-        objects: where checkpoints lie.
-        patient: false for who brings runs, see :func:`connect`.
-    """
-
-    def __init__(self, settings: Settings, objects: Objects, *, patient: bool = True) -> None:
+    def __init__(self, settings: Settings, objects: Objects) -> None:
         self._uri = settings.require("mlflow_uri")
-        self._client = connect(settings, patient=patient)
+        self._client = connect(settings)
         self._settings = settings
         self._objects = objects
         self._checkpoints = checkpoints(settings)
@@ -243,16 +252,16 @@ class MlflowRuns:
     def _found(self, search: str, created_ms: int) -> dict[int | None, list[Run]]:
         """The runs of every trial in whichever experiment, as somebody may have renamed it."""
         pages = _pages(lambda token: self._client.search_experiments(page_token=token))
-        experiments = [experiment.experiment_id for experiment in pages]
+        names = {str(experiment.experiment_id): experiment.name for experiment in pages}
         wanted = f"tags.`{SEARCH_TAG}` = '{search}'"
         # The latest last: a run that comes meanwhile shifts no other to the next page.
         order = ["attributes.start_time ASC"]
         runs = _pages(
             lambda token: self._client.search_runs(
-                experiments, wanted, order_by=order, page_token=token
+                list(names), wanted, order_by=order, page_token=token
             )
         )
-        return by_trial(runs, created_ms)
+        return by_trial(runs, created_ms, {i for i, name in names.items() if name == EXPERIMENT})
 
     def _bring_run(self, state: RunState) -> None:
         run = self._runs.get(state.trial) or self._create(state)
@@ -279,7 +288,9 @@ class MlflowRuns:
     def _create(self, state: RunState) -> Run:
         tags, is_parent = self._tags(state), state.trial is None
         experiment = self._experiment_id() if is_parent else self._runs[None].info.experiment_id
-        return self._client.create_run(experiment, state.started_ms, tags, run_name=state.name)
+        # What a slow server does late it would do twice: repeated by MLflow, a run has a twin.
+        with _environment(_RETRIES, "0"):
+            return self._client.create_run(experiment, state.started_ms, tags, run_name=state.name)
 
     def _tags(self, state: RunState) -> dict[str, str]:
         if state.trial is None:
@@ -307,12 +318,15 @@ class MlflowRuns:
             log.warning("run %s gets no weights: %s", run_id, error)
 
 
-def by_trial(runs: Iterable[Run], created_ms: int) -> dict[int | None, list[Run]]:
+def by_trial(
+    runs: Iterable[Run], created_ms: int, home: Collection[str] = ()
+) -> dict[int | None, list[Run]]:
     """Runs that bear a search's name, by trial, of those that are of the search created then: there
     may have been another of its name, or be one in another database.
 
     A trial may have several, where writers were at work at once: the eldest comes first, in
-    whichever order they are found, and each once, though pages may repeat it.
+    whichever order they are found, and each once, though pages may repeat it. What somebody copied
+    to another experiment than that of the search's own run, ``home`` if it has one there, is left.
     """
     known = {_id(run): run for run in runs if KIND_TAG not in run.data.tags}
     strangers = {
@@ -331,9 +345,12 @@ def by_trial(runs: Iterable[Run], created_ms: int) -> dict[int | None, list[Run]
             return bool(tags[CREATED_TAG] == str(created_ms))
         return run.info.start_time >= created_ms and tags.get(PARENT_TAG) not in strangers
 
+    ours = sorted(filter(is_ours, known.values()), key=_age)
+    parents = [run for run in ours if TRIAL_TAG not in run.data.tags]
+    parents.sort(key=lambda run: run.info.experiment_id not in home)
     found: dict[int | None, list[Run]] = {}
-    for run in sorted(known.values(), key=_age):
-        if is_ours(run):
+    for run in ours:
+        if not parents or run.info.experiment_id == parents[0].info.experiment_id:
             trial = run.data.tags.get(TRIAL_TAG)
             found.setdefault(int(trial) if trial is not None else None, []).append(run)
     return found
@@ -433,7 +450,7 @@ class Registry:
             UserError: another champion came meanwhile; this one is registered, but does not
                 replace it.
         """
-        with reachable(self._uri):
+        with reachable(self._uri), _whole_models():
             parent = self._runs.parent_id(candidate.search, candidate.created_ms)
             mlflow.set_experiment(EXPERIMENT)
             tags = {
@@ -529,7 +546,7 @@ class Registry:
 
     def download(self, model_name: str, version: int, folder: Path) -> Path:
         """The weights of a version as a file below ``folder``."""
-        with reachable(self._uri):
+        with reachable(self._uri), _whole_models():
             uri = f"models:/{model_name}/{version}/artifacts/{WEIGHTS}"
             return Path(mlflow.artifacts.download_artifacts(uri, dst_path=str(folder)))
 

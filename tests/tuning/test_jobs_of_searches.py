@@ -91,6 +91,12 @@ def test_a_job_that_died_before_its_search_began_is_followed_by_the_next(
     assert "its job is ended" in hopetune("stop", "foo")
 
 
+def test_ones_own_cluster_may_be_named_otherwise(storage: Storage, cluster: Cluster) -> None:
+    cluster.known = [job("foo", "FAILED", {})]
+    submit("foo", "--address", "http://localhost:1/")
+    assert cluster.submitted == ["foo.r2"]
+
+
 def test_a_search_that_began_is_gone_on_with(storage: Storage, cluster: Cluster) -> None:
     storage.create("foo", load_spec(FILE), "fingerprint")
     cluster.known = [job("foo", "FAILED", SHA256)]

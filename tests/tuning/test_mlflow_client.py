@@ -14,7 +14,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
 
 from cluster.settings import Settings
-from tuning.mlflow_client import MlflowRuns, Registry, by_trial, connect, reachable
+from tuning.mlflow_client import (
+    MlflowRuns,
+    Registry,
+    _whole_models,
+    by_trial,
+    connect,
+    reachable,
+)
 from tuning.objects import Objects
 from tuning.projection import Point, RunState
 from usererror import UserError
@@ -30,6 +37,14 @@ def run(run_id: str, start_ms: int = CREATED_MS, **tags: str) -> Run:
     own = [RunTag(names.get(name, f"hopetune.{name}"), value) for name, value in tags.items()]
     info = RunInfo(run_id, "1", "", "RUNNING", start_ms, None, "active")
     return Run(info, RunData(tags=own))
+
+
+def copied(experiment: str, original: Run) -> Run:
+    info = original.info
+    other = RunInfo(
+        f"copy of {info.run_id}", experiment, "", info.status, info.start_time, None, "active"
+    )
+    return Run(other, original.data)
 
 
 class Server:
@@ -147,6 +162,18 @@ def test_a_run_that_is_in_two_pages_is_no_twin_of_its_own() -> None:
     }
 
 
+@pytest.mark.parametrize("home", ["1", "2"])
+def test_copies_in_another_experiment_are_left_alone(home: str) -> None:
+    search = [run("p1"), run("a1", 1005, trial="0"), run("b1", 1006, trial="1")]
+    copies = [copied("2", original) for original in search]
+    found = by_trial([*copies, *search], CREATED_MS, {home})
+    assert {t: [r.info.experiment_id for r in twins] for t, twins in found.items()} == {
+        None: [home],
+        0: [home],
+        1: [home],
+    }
+
+
 def test_runs_of_another_search_of_that_name_are_none_of_this_one() -> None:
     ours = [
         run("parent", created_ms="1000"),
@@ -190,20 +217,36 @@ def limits() -> tuple[int, int]:
 
 
 @pytest.mark.usefixtures("environment")
-def test_models_have_mlflows_own_time_and_what_writes_runs_gives_up_soon() -> None:
+@pytest.mark.parametrize(
+    ("theirs", "asking", "of_models"),
+    [(None, (20, 1), (120, 1)), (("900", "5"), (900, 5), (900, 5))],
+)
+def test_whole_models_have_mlflows_own_time_and_what_the_environment_says_of_it_holds(
+    theirs: tuple[str, str] | None, asking: tuple[int, int], of_models: tuple[int, int]
+) -> None:
+    if theirs:
+        os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"], retries = theirs
+        os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = retries
     connect(SETTINGS)
-    assert limits() == (120, 1)
-    connect(SETTINGS, patient=False)
-    assert limits() == (20, 0)
+    assert limits() == asking
+    with _whole_models():
+        assert limits() == of_models
+    assert limits() == asking
 
 
 @pytest.mark.usefixtures("environment")
-@pytest.mark.parametrize(("patient", "found"), [(True, (900, 5)), (False, (900, 0))])
-def test_what_the_environment_says_of_time_holds(patient: bool, found: tuple[int, int]) -> None:
-    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = "900"
-    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "5"
-    connect(SETTINGS, patient=patient)
-    assert limits() == found
+def test_mlflow_repeats_no_creation_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    repeats: list[int] = []
+
+    class Noting(Server):
+        def create_run(self, *arguments: Any, **named: Any) -> Run:
+            repeats.append(limits()[1])
+            return super().create_run(*arguments, **named)
+
+    connect(SETTINGS)
+    writer(Noting(), monkeypatch).bring("small", states("RUNNING", 9.0))
+    assert repeats == [0, 0]
+    assert limits() == (20, 1)
 
 
 @pytest.mark.usefixtures("environment")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cluster import jobs
-from cluster.settings import Settings, at, load_settings
+from cluster.settings import Settings, at, is_own, load_settings
 from tuning.cli.output import say, say_json, say_table
 from usererror import UserError
 
@@ -59,7 +59,7 @@ def submit(
     search = _named(name, spec)
     text = file.read_bytes()
     metadata = {"search_file_sha256": hashlib.sha256(text).hexdigest()}
-    job = _job_for(cluster, search, metadata, to_find(address), is_ours=cluster == settings)
+    job = _job_for(cluster, search, metadata, to_find(address), is_ours=is_own(settings, address))
     with tempfile.TemporaryDirectory(prefix="hopetune-submit-") as folder:
         (Path(folder) / SEARCH_FILE).write_bytes(text)
         jobs.submit(
@@ -261,13 +261,15 @@ def sync(
     with open_storage() as storage:
         names = storage.names() if all_ else [resolve(storage, search)]
         for name in names:
+            runs = MlflowRuns(settings, objects)
             try:
                 record = storage.open(name).record()
                 states = run_states(record, driven=name in storage.drivers())
-                MlflowRuns(settings, objects, patient=False).bring(name, states)
+                runs.bring(name, states)
             except UserError as error:
                 if not all_:
                     raise
+                runs.check()  # where the server is away, the others would wait for nothing
                 behind.append(name)
                 say(f"{name} is behind: {error}")
             else:

@@ -64,7 +64,7 @@ class _Stretch:
 
 
 class Simulator:
-    """``workers`` GPUs that train for a search until it ends."""
+    """``workers`` GPUs that train for a search until it ends, or ``max_epochs`` are spent."""
 
     def __init__(
         self,
@@ -72,9 +72,10 @@ class Simulator:
         trainings: Trainings,
         clock: VirtualClock,
         workers: int,
+        max_epochs: int | None = None,
     ) -> None:
         self._events, self._trainings, self._clock = events, trainings, clock
-        self._free = workers
+        self._free, self._max_epochs = workers, max_epochs
         self._began_ms = clock()
         self._due: list[tuple[int, int, _Stretch]] = []
         self._stored: dict[Configuration, int] = {}
@@ -88,7 +89,7 @@ class Simulator:
 
     def steps(self) -> Iterator[None]:
         """Runs the search; pauses after every report, so that a test can look."""
-        while not self._events.must_end():
+        while not self._must_end():
             self._hand_out()
             if not self._due:
                 return
@@ -100,6 +101,10 @@ class Simulator:
             else:
                 self._free += 1
             yield
+
+    def _must_end(self) -> bool:
+        spent = self._max_epochs is not None and self.trace.epochs >= self._max_epochs
+        return spent or self._events.must_end()
 
     def _hand_out(self) -> None:
         while self._free:
@@ -163,13 +168,15 @@ class Silent(Progress):
     line = started = goes_on = epoch = ended = _ignored
 
 
-def simulate(spec: SearchSpec, trainings: Trainings, workers: int) -> tuple[Trace, Study]:
+def simulate(
+    spec: SearchSpec, trainings: Trainings, workers: int, max_epochs: int | None = None
+) -> tuple[Trace, Study]:
     """A whole search in memory: the trace, and the study that it left."""
     clock = VirtualClock()
     spec = spec.model_copy(update={"warm_start": ()})  # no earlier search lies in memory
     study = Storage.in_memory().create(spec.name, spec, "simulated", clock)
     conductor = Conductor(study, Silent(), AtOnce(), clock)
-    trace = Simulator(conductor, trainings, clock, workers).run()
+    trace = Simulator(conductor, trainings, clock, workers, max_epochs).run()
     study.finish_running(ExitReason.SEARCH_ENDED, conductor.ended_by)
     study.end(conductor.ended_by)
     return trace, study
