@@ -81,6 +81,9 @@ class PlainRay:
         logging.getLogger("ray.tune").setLevel(logging.ERROR)
         self._searcher.on_trial_complete(trial_id, result)
 
+    def on_note(self, number: int, text: str) -> None:
+        """Nobody reads along."""
+
     def on_end(self, number: int, attempt: int, cause: ExitReason, detail: str | None) -> None:  # noqa: ARG002
         trial = cast(Any, self._trials[number])
         self._scheduler.on_trial_remove(cast(Any, None), trial)
@@ -130,6 +133,9 @@ class PlainOptuna:
         else:
             return True
         return False
+
+    def on_note(self, number: int, text: str) -> None:
+        """Nobody reads along."""
 
     def on_end(self, number: int, attempt: int, cause: ExitReason, detail: str | None) -> None:  # noqa: ARG002
         self._study.tell(self._trials[number], state=TrialState.FAIL)

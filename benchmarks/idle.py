@@ -30,7 +30,8 @@ from headpose.training import Training
 from tuning.datasets import publish
 from tuning.driver import drive
 from tuning.objects import Objects
-from tuning.spec import Budget, Data, Range, Resources, Sampler, SearchSpec, Stopping
+from tuning.space import Range
+from tuning.spec import Budget, Data, Resources, Sampler, SearchSpec, Stopping
 
 PLACE = "s3://hopetune/data/idle"
 AIM_S = 0.5
@@ -52,7 +53,7 @@ def timed(log: Path) -> Callable[[], None]:
             return result
 
         run_epoch.is_timed = True  # type: ignore[attr-defined]
-        Training.run_epoch = run_epoch  # type: ignore[method-assign]
+        Training.run_epoch = run_epoch  # type: ignore[assignment, method-assign]
 
     return install
 
@@ -68,21 +69,21 @@ def ours(spec: SearchSpec, settings: Settings, log: Path) -> list[float]:
     """A search as ``hopetune run`` drives it."""
     import ray  # noqa: PLC0415 (reads its environment when imported)
 
-    from tuning import ray_tune  # noqa: PLC0415
+    from tuning import ray_tune, ray_worker  # noqa: PLC0415
 
     install = timed(log)
-    whole = ray_tune.HeadposeTrainable
+    whole = ray_worker.HeadposeTrainable
 
     class Timed(whole):  # type: ignore[misc, valid-type]
         def setup(self, config: dict[str, Any]) -> None:
             install()
             super().setup(config)
 
-    ray_tune.HeadposeTrainable = Timed  # type: ignore[misc]
+    ray_tune.HeadposeTrainable = Timed  # type: ignore[attr-defined]
     try:
         drive(f"idle-{time.time_ns()}", spec, settings)
     finally:
-        ray_tune.HeadposeTrainable = whole  # type: ignore[misc]
+        ray_tune.HeadposeTrainable = whole  # type: ignore[attr-defined]
         ray.shutdown()
     return gaps_s(log)
 

@@ -102,7 +102,10 @@ def case(
     bare_s: list[float] = []
     for number in range(rounds):
         loop = functools.partial(training._train_epoch, 1 + _WARM_UPS + number)
-        both = [(loop, loop_s), (functools.partial(bare, steps), bare_s)]
+        both: list[tuple[Callable[[], object], list[float]]] = [
+            (loop, loop_s),
+            (functools.partial(bare, steps), bare_s),
+        ]
         for work, seconds in both if number % 2 else reversed(both):
             seconds.append(seconds_of(work, device))
     ratios = [b / a for a, b in zip(loop_s, bare_s, strict=True)]

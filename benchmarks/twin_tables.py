@@ -207,7 +207,7 @@ def _ranges(test: Poses) -> Iterator[tuple[str, NDArray[np.bool_], list[int]]]:
             inside = (sizes[:, column] >= above) & (sizes[:, column] <= limit)
             if inside.any():
                 yield f"{angle}, where ±{above:.0f}–{limit:.0f}°", inside, [column]
-    wide = (sizes[:, 1:] > WIDE_DEG).any(axis=1)
+    wide = np.any(sizes[:, 1:] > WIDE_DEG, axis=1)
     yield f"all three, pitch or roll beyond {WIDE_DEG:.0f}°", wide, [0, 1, 2]
     yield f"all three, pitch and roll within {WIDE_DEG:.0f}°", ~wide, [0, 1, 2]
 
@@ -217,10 +217,10 @@ def _plain(answers: Sequence[Answer], test: Poses) -> str:
     names = list(answers[0].parameters)
     is_grid = math.prod(len({a.parameters[n] for a in answers}) for n in names) == len(answers)
 
-    def place(answer: Answer) -> Sequence[str | float]:
+    def place(answer: Answer) -> tuple[float, list[str]]:
         if is_grid:
-            return [str(answer.parameters[name]) for name in reversed(names)]
-        return [answer.val["val_mae"]]
+            return 0.0, [str(answer.parameters[name]) for name in reversed(names)]
+        return answer.val["val_mae"], []
 
     has_latency = any(a.latency_ms for a in answers)
     rows = [
