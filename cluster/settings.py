@@ -144,17 +144,18 @@ def at(settings: Settings, ray_jobs_address: str | None) -> Settings:
     settings' own, only one that the environment names."""
     if not ray_jobs_address:
         return settings
-    is_safe = is_own(settings, ray_jobs_address) or _variable("ray_token_file")
-    for_it = settings.ray_token_file if is_safe else None
+    # Without an address of its own the token is of no other cluster that is known.
+    is_its = not settings.ray_jobs_address or is_own(settings, ray_jobs_address)
+    for_it = settings.ray_token_file if is_its or _variable("ray_token_file") else None
     return settings.model_copy(
         update={"ray_jobs_address": ray_jobs_address, "ray_token_file": for_it}
     )
 
 
 def is_own(settings: Settings, ray_jobs_address: str | None) -> bool:
-    """Whether an address is that of the settings' own cluster, as far as they know of one."""
-    own = settings.ray_jobs_address
-    return not ray_jobs_address or not own or _plain(ray_jobs_address) == _plain(own)
+    """Whether an address is known to be that of the settings' own cluster; without one it is."""
+    own = settings.ray_jobs_address or ""
+    return not ray_jobs_address or _plain(ray_jobs_address) == _plain(own)
 
 
 def _plain(address: str) -> str:

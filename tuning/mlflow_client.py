@@ -93,8 +93,9 @@ def _environment(name: str, value: str) -> Iterator[None]:
     try:
         yield
     finally:
-        del os.environ[name]
-        if before is not None:
+        if before is None:
+            del os.environ[name]
+        else:
             os.environ[name] = before
 
 
@@ -230,6 +231,15 @@ class MlflowRuns:
         with reachable(self._uri):
             self._experiment_id()
 
+    def ask(self) -> None:
+        """Whether the server answers at all.
+
+        Raises:
+            UserError: it does not.
+        """
+        with reachable(self._uri):
+            self._client.get_experiment_by_name(EXPERIMENT)
+
     def _experiment_id(self) -> str:
         found = self._client.get_experiment_by_name(EXPERIMENT)
         if found is None:
@@ -326,7 +336,8 @@ def by_trial(
 
     A trial may have several, where writers were at work at once: the eldest comes first, in
     whichever order they are found, and each once, though pages may repeat it. What somebody copied
-    to another experiment than that of the search's own run, ``home`` if it has one there, is left.
+    to another experiment than that of the search's own run is left; that is ``home`` if it has one
+    there, or if it has none at all and its trials are there.
     """
     known = {_id(run): run for run in runs if KIND_TAG not in run.data.tags}
     strangers = {
@@ -348,9 +359,11 @@ def by_trial(
     ours = sorted(filter(is_ours, known.values()), key=_age)
     parents = [run for run in ours if TRIAL_TAG not in run.data.tags]
     parents.sort(key=lambda run: run.info.experiment_id not in home)
+    places = {run.info.experiment_id for run in parents[:1] or ours}
+    places = places & set(home) or places
     found: dict[int | None, list[Run]] = {}
     for run in ours:
-        if not parents or run.info.experiment_id == parents[0].info.experiment_id:
+        if run.info.experiment_id in places:
             trial = run.data.tags.get(TRIAL_TAG)
             found.setdefault(int(trial) if trial is not None else None, []).append(run)
     return found
@@ -460,7 +473,9 @@ class Registry:
                 **({PARENT_TAG: parent} if parent else {}),
             }
             name = f"{candidate.search}-{candidate.trial:03d}-promotion"
-            with mlflow.start_run(run_name=name, tags=tags):
+            with _environment(_RETRIES, "0"):
+                run = mlflow.start_run(run_name=name, tags=tags)
+            with run:
                 mlflow.log_params(candidate.params)
                 mlflow.log_metrics(candidate.metrics)
                 for figure in candidate.figures:

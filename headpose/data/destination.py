@@ -1,7 +1,8 @@
 """The place where a prepared set appears: whether it can, who is at work for it, what made room.
 
-A set grows in ``.NAME.partial`` beside its place and gets there by a rename, so that nobody sees
-half of one. A set that lies there already waits in ``.NAME.replaced`` until the new one has come.
+A set grows in ``.NAME.partial`` beside its place, locked by ``.NAME.lock``, and gets there by a
+rename, so that nobody sees half of one. A set that lies there already waits in ``.NAME.replaced``
+until the new one has come.
 """
 
 import contextlib
@@ -112,6 +113,8 @@ def _lock(file: IO[bytes]) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
+        if error.errno == errno.EACCES:  # a Windows share's word for a lock that another one holds
+            raise BlockingIOError(error.errno, error.strerror) from error
         if error.errno not in _NO_LOCKS:
             raise
 

@@ -291,6 +291,17 @@ def test_a_lock_whose_holder_ends_just_then_is_not_taken_for_that_of_the_place(
         assert os.path.samestat(path.stat(), os.fstat(held.fileno()))
 
 
+def test_a_windows_share_tells_of_a_lock_in_its_own_way(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def held(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(fcntl, "flock", held)
+    with pytest.raises(UserError, match="another preparation is at work here; wait"):
+        prepare("300w-lp", source, tmp_path / "set", SMALL)
+
+
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
 def test_a_disk_that_knows_no_locks_is_prepared_on_all_the_same(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int

@@ -114,9 +114,12 @@ def test_what_is_not_in_the_study_is_not_resumed(storage: Storage, cluster: Clus
     assert "resume" not in str(caught.value)
 
 
+@pytest.mark.parametrize("own", ["http://127.0.0.1:1", None])
 def test_of_another_clusters_search_the_study_at_hand_does_not_say_that_it_never_began(
-    storage: Storage, cluster: Cluster
+    storage: Storage, cluster: Cluster, monkeypatch: pytest.MonkeyPatch, own: str | None
 ) -> None:
+    if own is None:
+        monkeypatch.delenv("HOPETUNE_RAY_JOBS_ADDRESS")
     cluster.known = [job("foo", "FAILED", SHA256)]
     with pytest.raises(UserError, match="submitted before") as caught:
         submit("foo", "--address", OTHER)

@@ -174,6 +174,14 @@ def test_copies_in_another_experiment_are_left_alone(home: str) -> None:
     }
 
 
+def test_trials_whose_own_parent_was_deleted_are_known_by_where_searches_are() -> None:
+    search = [run("a1", 1005, trial="0"), run("b1", 1006, trial="1")]
+    copies = [copied("2", original) for original in search]
+    for home, expected in (({"1"}, {"1"}), (set[str](), {"1", "2"})):
+        found = by_trial([*copies, *search], CREATED_MS, home)
+        assert {r.info.experiment_id for twins in found.values() for r in twins} == expected
+
+
 def test_runs_of_another_search_of_that_name_are_none_of_this_one() -> None:
     ours = [
         run("parent", created_ms="1000"),

@@ -269,7 +269,7 @@ def sync(
             except UserError as error:
                 if not all_:
                     raise
-                runs.check()  # where the server is away, the others would wait for nothing
+                runs.ask()  # where the server is away, the others would wait for nothing
                 behind.append(name)
                 say(f"{name} is behind: {error}")
             else:
