@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -27,15 +26,6 @@ FAMILY = (
     "c = subprocess.Popen([sys.executable, '-c', child], stdout=subprocess.PIPE)\n"
     "c.stdout.readline(); print(c.pid, flush=True); time.sleep(100)\n"
 )
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Iterator[StateDir]:
-    directory = StateDir(tmp_path / "a state")
-    directory.create()
-    yield directory
-    for process in processes.marked(directory.root, ["toy"]):
-        process.kill()
 
 
 def launch(state: StateDir, *command: str) -> Record:

@@ -7,7 +7,6 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,15 +17,6 @@ from cluster.local.ports import LOOPBACK, PREFERRED, is_free
 from cluster.local.server import Server, UnhealthyError, ensure_running
 from cluster.local.state import StateDir
 from usererror import UserError
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Iterator[StateDir]:
-    directory = StateDir(tmp_path / "a state")
-    directory.create()
-    yield directory
-    for process in processes.marked(directory.root, ["toy"]):
-        process.kill()
 
 
 @pytest.fixture

@@ -6,8 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -18,15 +17,6 @@ from cluster.local.ports import LOOPBACK, PREFERRED, is_free
 from cluster.local.server import Server, UnhealthyError, ensure_running
 from cluster.local.servers import ServerStatus
 from cluster.local.state import StateDir
-
-
-@pytest.fixture
-def state(tmp_path: Path) -> Iterator[StateDir]:
-    directory = StateDir(tmp_path / "a state")
-    directory.create()
-    yield directory
-    for process in processes.marked(directory.root, ["toy"]):
-        process.kill()
 
 
 class Clock:
